@@ -1,0 +1,48 @@
+//! The two checksums of image bytes: CRC-32 for each chunk on every hop and on disk, CRC-64 for the whole image.
+//!
+//! They are different polynomials, so that an error which slips through one is still seen by the other. Both are of
+//! the CRC family, hence the checksum of a whole image follows from those of its chunks without reading a byte again:
+//! a node that restarts in the middle of an upload goes on from the checksums in its chunk headers.
+
+use crc_fast::CrcAlgorithm::Crc64Nvme;
+
+/// CRC-32 (ISO-HDLC, as in gzip) of `bytes`.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// CRC-64/NVME of `bytes`.
+pub fn crc64(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(Crc64Nvme, bytes)
+}
+
+/// CRC-64/NVME of the bytes of `head` followed by the `tail_length` bytes of `tail`.
+pub fn crc64_combine(head: u64, tail: u64, tail_length: u64) -> u64 {
+    crc_fast::checksum_combine(Crc64Nvme, head, tail, tail_length)
+}
+
+/// CRC-64/NVME of no bytes: where combining begins.
+pub const CRC64_EMPTY: u64 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::{CRC64_EMPTY, crc32, crc64, crc64_combine};
+
+    #[test]
+    fn check_values_of_the_catalogue_hold() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc64(b"123456789"), 0xae8b_1486_0a79_9888);
+        assert_eq!(crc64(b""), CRC64_EMPTY);
+    }
+
+    #[test]
+    fn checksum_of_an_image_follows_from_its_chunks() {
+        let image: Vec<u8> = (0..10_000u32).map(|i| (i * 31 % 251) as u8).collect();
+        for chunk in [1, 7, 512, 4096, 9_999, 10_000] {
+            let combined = image
+                .chunks(chunk)
+                .fold(CRC64_EMPTY, |whole, part| crc64_combine(whole, crc64(part), part.len() as u64));
+            assert_eq!(combined, crc64(&image), "chunks of {chunk}");
+        }
+    }
+}
