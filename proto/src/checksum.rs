@@ -24,9 +24,51 @@ pub fn crc64_combine(head: u64, tail: u64, tail_length: u64) -> u64 {
 /// CRC-64/NVME of no bytes: where combining begins.
 pub const CRC64_EMPTY: u64 = 0;
 
+/// Both checksums of bytes that come in pieces. (Combining the checksums of small pieces instead costs tens of
+/// microseconds each time.)
+pub struct Sums {
+    crc32: crc32fast::Hasher,
+    crc64: crc_fast::Digest,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Sums::new()
+    }
+}
+
+impl Sums {
+    /// Of no bytes.
+    pub fn new() -> Sums {
+        Sums { crc32: crc32fast::Hasher::new(), crc64: crc_fast::Digest::new(Crc64Nvme) }
+    }
+
+    /// Adds the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.crc32.update(piece);
+        self.crc64.update(piece);
+    }
+
+    /// CRC-32 and CRC-64 of all pieces.
+    pub fn finish(self) -> (u32, u64) {
+        (self.crc32.finalize(), self.crc64.finalize())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{CRC64_EMPTY, crc32, crc64, crc64_combine};
+    use super::{CRC64_EMPTY, Sums, crc32, crc64, crc64_combine};
+
+    #[test]
+    fn sums_of_pieces_are_those_of_the_whole() {
+        let bytes: Vec<u8> = (0..10_000u32).map(|i| (i * 31 % 251) as u8).collect();
+        for piece in [1, 15, 512, 9_999, 10_000] {
+            let mut sums = Sums::new();
+            bytes.chunks(piece).for_each(|piece| sums.update(piece));
+            assert_eq!(sums.finish(), (crc32(&bytes), crc64(&bytes)), "pieces of {piece}");
+        }
+        assert_eq!(Sums::new().finish(), (crc32(b""), crc64(b"")));
+    }
 
     #[test]
     fn check_values_of_the_catalogue_hold() {

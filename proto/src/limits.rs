@@ -20,6 +20,12 @@ pub const FRAME_BODY_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Bytes of the file name that travels with an image.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// Bytes of an address, "host:port".
+pub const ADDRESS_BYTES_MAX: usize = 100;
+/// Bytes of a text for people. Longer ones are cut when they are sent.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Bytes of credentials in a handshake.
+pub const CREDENTIALS_BYTES_MAX: usize = 4096;
 /// Receivers of one image.
 pub const RECEIVERS_MAX: usize = 64;
 /// Nodes that hold one image's bytes.
@@ -40,6 +46,10 @@ pub const CORES_MAX: usize = 256;
 pub const RAFT_ENTRIES_MAX: usize = 4096;
 /// Bytes of entries in one raft message.
 pub const RAFT_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the context of one raft message.
+pub const RAFT_CONTEXT_BYTES_MAX: usize = 256;
+/// Inboxes in one record or message of acknowledgements.
+pub const ACKS_MAX: usize = 4096;
 /// Virtual nodes of one node on the ring.
 pub const RING_POINTS_PER_NODE: u32 = 128;
 /// Chunk bytes a sender may have on one connection before the node returned credit for them.
@@ -52,8 +62,14 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 pub const PROTOCOL_VERSION_MAX: u16 = 1;
 
 const _: () = assert!(CHUNK_HEADER_BYTES + CHUNK_BYTES_MAX <= DMA_BUFFER_BYTES);
-const _: () = assert!(DMA_BUFFER_BYTES % BLOCK_BYTES == 0 && BLOCK_BYTES % SECTOR_BYTES == 0);
+const _: () = assert!(DMA_BUFFER_BYTES.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 /// One frame fits into one buffer, else a body would have to be split while reading.
 const _: () = assert!(FRAME_BODY_BYTES_MAX <= DMA_BUFFER_BYTES - CHUNK_HEADER_BYTES);
 const _: () = assert!(RAFT_MESSAGE_BYTES_MAX + RAFT_ENTRIES_MAX * 64 < FRAME_META_BYTES_MAX);
-const _: () = assert!(UPLOAD_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64 && LANE_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64);
+const _: () = assert!(UPLOAD_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64);
+const _: () = assert!(LANE_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64);
+/// All members of the largest cluster fit into one record (about 56 bytes each beside their addresses), hence into one frame.
+const _: () = assert!(NODES_MAX * (2 * ADDRESS_BYTES_MAX + 56) <= RAFT_MESSAGE_BYTES_MAX);
+const _: () = assert!(RECEIVERS_MAX * (NAME_BYTES_MAX + 12) + 1024 < CLIENT_META_BYTES_MAX);
+const _: () = assert!(RECEIVERS_MAX * (NAME_BYTES_MAX + HOLDERS_MAX * 16 + 40) < FRAME_META_BYTES_MAX);

@@ -37,6 +37,7 @@ pub struct Ring {
     epoch: RingEpoch,
     members: Vec<Member>,    // sorted by node id, no id twice
     points: Vec<(u64, u32)>, // (hash, index into members), sorted
+    up: usize,               // members that are up
 }
 
 impl Ring {
@@ -54,7 +55,8 @@ impl Ring {
             }
         }
         points.sort_unstable();
-        Ring { epoch, members, points }
+        let up = members.iter().filter(|member| member.up).count();
+        Ring { epoch, members, points, up }
     }
 
     /// The record that made this ring.
@@ -74,17 +76,23 @@ impl Ring {
 
     /// The nodes that are up, in the order in which they are responsible for `client`: the home first.
     pub fn successors(&self, client: &str) -> Vec<&Member> {
+        self.first_successors(client, self.up)
+    }
+
+    /// The first `count` of `successors`, or all if there are fewer: costs as much as that many, not as all nodes.
+    pub fn first_successors(&self, client: &str, count: usize) -> Vec<&Member> {
+        let wanted = count.min(self.up);
         let hash = name_hash(client);
         let start = self.points.partition_point(|&(point, _)| point < hash);
-        let mut found: Vec<&Member> = Vec::new();
-        let up = self.members.iter().filter(|member| member.up).count();
+        let mut seen = vec![false; self.members.len()];
+        let mut found: Vec<&Member> = Vec::with_capacity(wanted);
         for step in 0..self.points.len() {
-            if found.len() == up {
+            if found.len() == wanted {
                 break;
             }
             let (_, slot) = self.points[(start + step) % self.points.len()];
             let member = &self.members[slot as usize];
-            if member.up && !found.iter().any(|other| other.node == member.node) {
+            if member.up && !std::mem::replace(&mut seen[slot as usize], true) {
                 found.push(member);
             }
         }

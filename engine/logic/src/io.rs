@@ -4,7 +4,7 @@
 //! 1. `Shard::step(now, input, &mut effects)`: one input, any number of effects, no waiting, no local failure.
 //! 2. Effects have no order among themselves, except: log flushes are carried out one after the other; messages from one
 //!    core to one core, and frames to one connection, leave in the order of their effects. If B may happen only once A is
-//!    durable, logic holds B back until A's completion comes in.
+//!    durable, logic holds B back until A's completion comes in. Messages to one core are in order only within a lane.
 //! 3. Image bytes never come here: a buffer is a `BufId`.
 //! 4. Each effect that can fail or finishes later has a completion input.
 //!
@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use proto::client::{ClientReply, ClientRequest, CoreStatus};
 use proto::error::Refusal;
-use proto::ids::{Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex,
-    NodeId};
-use proto::peer::PeerMessage;
+use proto::ids::{
+    Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId,
+};
+use proto::peer::{Lane, PeerMessage};
 use proto::ring::Ring;
 
 /// The time of an input. Within one shard neither part is relied on to be equal to another shard's.
@@ -242,6 +243,9 @@ pub enum Effect {
     Send {
         /// To whom.
         to: Address,
+        /// What keeps its order: an upload's announcement goes on the lane of its chunks, so that it is there before them.
+        /// Chunks from an ingest: `Home`; from a home to a holder: `Holder`; `Fetched`: `Fetch`; all else: `Control`.
+        lane: Lane,
         /// What to say.
         message: PeerMessage,
         /// Bytes, for the messages that have them.
@@ -392,6 +396,16 @@ pub enum CoreNote {
     },
     /// From core 0, once after start: every claim of the records before was told.
     ClaimsComplete,
+    /// To core 0, once after start: images in my store that no claim named.
+    Unclaimed {
+        /// Which.
+        images: Vec<ImageId>,
+    },
+    /// From core 0, the answer: the applied records prove that these are finished, and not held here by any record.
+    Finished {
+        /// Which.
+        images: Vec<ImageId>,
+    },
     /// To core 0: deliver this inbox to me from now on.
     InboxSubscribe {
         /// The receiver.
@@ -463,6 +477,8 @@ pub struct View {
     pub copies: u8,
     /// Largest image.
     pub image_bytes_max: u64,
+    /// The leader as far as known; node 0 if none.
+    pub leader: NodeId,
     /// Whether a leader was heard within the down time. Without, no receiver session and no upload as home.
     pub contact: bool,
 }

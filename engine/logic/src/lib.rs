@@ -1,4 +1,21 @@
 //! Every decision of Heliograph, one file per stage of the walk of an image. No clock, file, socket, thread or async.
 
+mod admission;
+pub mod bootstrap;
+mod clients;
+pub mod consensus;
+mod context;
+mod delivery;
+mod group;
+mod home;
+pub mod identity;
+mod ingest;
 pub mod io;
 pub mod limits;
+pub mod log;
+mod requests;
+pub mod shard;
+pub mod state;
+pub mod store;
+mod subscriptions;
+pub mod vote;

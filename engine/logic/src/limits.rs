@@ -6,3 +6,60 @@ pub const TICK_US: u64 = 50_000;
 pub const DOWN_US: u64 = 600_000;
 /// Inbox entries handed to a delivering core at once.
 pub const INBOX_PULL_ENTRIES: usize = 64;
+/// Images sent to a receiver and not yet acknowledged by it: bounds what is queued for one that does not read.
+pub const DELIVERY_WINDOW: u64 = 256;
+/// Chunks of one receiver being read ahead of sending.
+pub const READ_AHEAD_CHUNKS: usize = 4;
+/// Requests to the leader that one core has open; more are answered "busy".
+pub const REQUESTS_MAX: usize = 65_536;
+/// A request without an answer is sent again after this long.
+pub const REQUEST_RETRY_US: u64 = 1_000_000;
+/// A client's own request (register, session, probe) is answered "no leader" after this long.
+pub const REQUEST_DEADLINE_US: u64 = 5_000_000;
+/// Uploads that one core passes on as ingest.
+pub const INGEST_UPLOADS_MAX: usize = 16_384;
+/// Uploads not yet ready that one core stores as home or holder.
+pub const HOME_UPLOADS_MAX: usize = 16_384;
+/// Client connections of one core.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Bytes a home has under way to one further holder.
+pub const HOLDER_WINDOW_BYTES: u64 = 8 << 20;
+/// An upload or holder that shows no progress for this long is tried elsewhere.
+pub const STALL_US: u64 = 3_000_000;
+/// What was sent to a holder and not confirmed for this long is sent again.
+pub const RESEND_US: u64 = 1_000_000;
+/// A node that could not be reached is passed over for this long, then tried again.
+pub const SUSPECT_US: u64 = 2_000_000;
+/// A holder with complete bytes asks the leader itself after this long without a record.
+pub const ORPHAN_US: u64 = 5_000_000;
+/// A refused notice is repeated after this long.
+pub const NOTICE_RETRY_US: u64 = 200_000;
+/// A fetch without an answer goes to the next holder after this long.
+pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
+/// When no holder could serve an image, all are asked again after this long.
+pub const FETCH_AGAIN_US: u64 = 500_000;
+/// Chunk reads that one core serves to other homes at once.
+pub const FETCHES_MAX: usize = 64;
+/// Chunks waiting for a chunk file to be made.
+pub const WAITING_CHUNKS_MAX: usize = 4096;
+/// Notices of single holders that the leader gathers.
+pub const GATHERED_MAX: usize = 65_536;
+/// Proposals that wait for their commit; more are answered "busy".
+pub const PENDING_MAX: usize = 65_536;
+
+const _: () = assert!(DOWN_US > 4 * TICK_US);
+const _: () = assert!(INBOX_PULL_ENTRIES as u64 <= DELIVERY_WINDOW);
+/// A node that asks to be on the ring again may lack this many records: it goes on catching up while it serves.
+pub const RETURN_LAG_MAX: u64 = 10_000;
+/// After proposing a change of the ring for a node, the leader waits this long before it proposes another.
+pub const RING_PATIENCE_US: u64 = 300_000;
+/// Between two greetings of an empty node, and two requests to be on the ring again.
+pub const GREETING_US: u64 = 200_000;
+/// An intent that came to nothing is forgotten after this long.
+pub const INTENT_US: u64 = 600_000_000;
+/// Between two looks for sessions that ended.
+pub const EXPIRY_US: u64 = 60_000_000;
+/// Between two reports of a core.
+pub const REPORT_US: u64 = 500_000;
+/// Images found at start and claimed by no record that are asked after at once.
+pub const UNCLAIMED_MAX: usize = 4096;

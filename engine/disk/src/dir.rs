@@ -1,0 +1,446 @@
+//! The data directory of a node: made once, recognised ever after, used by one process at a time.
+//!
+//! ```text
+//! LOCK                      flock of the process that uses the directory; its pid inside
+//! HELIOGRAPH                marker: format, node, cores (text, see `Marker`)
+//! identity                  written by the node when it knows its cluster
+//! vote                      term and vote, two copies
+//! log/<16 digits>.seg       segments, in log order
+//! log/rounds                identifiers of flush rounds
+//! core-<n>/<16 digits>.chk  chunk files of core n
+//! ```
+//! Invariants:
+//! - The marker is written last, durably: a directory with a marker has all its parts; one without is empty or not ours.
+//! - What is not ours is never changed.
+//! - Files named `*.new` were never finished and hold nothing; they may be removed.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use logic::io::{FileId, SegmentId};
+use proto::ids::{CoreId, NodeId};
+
+const LOCK: &str = "LOCK";
+const MARKER: &str = "HELIOGRAPH";
+const MARKER_NEW: &str = "HELIOGRAPH.new";
+const IDENTITY: &str = "identity";
+const VOTE: &str = "vote";
+const LOG: &str = "log";
+const ROUNDS: &str = "rounds";
+/// Version of everything below the data directory.
+const FORMAT: u32 = 1;
+/// A marker is smaller than this.
+const MARKER_BYTES_MAX: u64 = 4096;
+
+/// Why a data directory cannot be used. The text names the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// It does not exist, or is empty, and was not to be created.
+    #[error("{path}: there is no data directory: check the path, or let the node create it")]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process uses it.
+    #[error("{path}: in use by pid {pid}: stop that process, or give this node a directory of its own")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as it is known ("?" if not).
+        pid: String,
+    },
+    /// It holds something else.
+    #[error("{path}: not a data directory of this program (it contains {found:?}): name an empty or a new directory")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: PathBuf,
+    },
+    /// Its marker cannot be understood.
+    #[error("{path}: the marker file is damaged: restore it from a backup, or rejoin the cluster with a new directory")]
+    MarkerDamaged {
+        /// The marker.
+        path: PathBuf,
+    },
+    /// A later program made it.
+    #[error("{path}: format {found} is not known to this program (it knows {known}): use the release that wrote it")]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// It belongs to another node.
+    #[error("{path}: belongs to node {found}, this is node {node}: correct the node's id or the path")]
+    OtherNode {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: u64,
+        /// Who asks.
+        node: u64,
+    },
+    /// It was made for another number of cores.
+    #[error("{path}: was made for {found} cores, not {cores}: start the node with `cores = {found}`")]
+    OtherCores {
+        /// The directory.
+        path: PathBuf,
+        /// As made.
+        found: u16,
+        /// As asked.
+        cores: u16,
+    },
+    /// A part of it is gone.
+    #[error("{part}: is missing from the data directory: restore it, or rejoin the cluster with a new directory")]
+    PartMissing {
+        /// What is gone.
+        part: PathBuf,
+    },
+    /// The system refused something.
+    #[error("{path}: cannot {action}: {error}")]
+    System {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+fn system(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> DirError {
+    let path = path.to_owned();
+    move |error| DirError::System { path, action, error }
+}
+
+/// A data directory in use by this process. The lock lasts as long as this value; share it as `Arc<DataDir>`.
+#[derive(Debug)]
+pub struct DataDir {
+    view: DataDirView,
+    // Held for its flock.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, or makes it if `create` and there is nothing yet, and locks it. Blocking.
+    pub fn open(path: &Path, node: NodeId, cores: u16, create: bool) -> Result<DataDir, DirError> {
+        assert!(cores > 0, "a node has at least one core");
+        let ours = Marker { format: FORMAT, node: node.0, cores };
+        match first_foreign(path)? {
+            Content::Nothing if !create => return Err(DirError::Missing { path: path.to_owned() }),
+            Content::Nothing => make_directory(path)?,
+            Content::Ours => {}
+            Content::Foreign(found) => return Err(DirError::Foreign { path: path.to_owned(), found }),
+        }
+        let lock = lock(path)?;
+        // Looked at again under the lock: two processes may have found nothing at the same time.
+        match Marker::read(path)? {
+            Some(found) => found.check(&ours, path)?,
+            None => make_parts(path, &ours)?,
+        }
+        let view = DataDirView { path: path.to_owned(), marker: ours };
+        view.check_parts()?;
+        Ok(DataDir { view, _lock: lock })
+    }
+
+    /// Paths and contents.
+    #[must_use]
+    pub fn view(&self) -> &DataDirView {
+        &self.view
+    }
+}
+
+/// A data directory as an inspector sees it: takes no lock and changes nothing, so it may be read while a node uses it.
+#[derive(Clone, Debug)]
+pub struct DataDirView {
+    path: PathBuf,
+    marker: Marker,
+}
+
+impl DataDirView {
+    /// Opens a directory whoever it belongs to. Blocking.
+    pub fn open(path: &Path) -> Result<DataDirView, DirError> {
+        match first_foreign(path)? {
+            Content::Nothing => Err(DirError::Missing { path: path.to_owned() }),
+            Content::Foreign(found) => Err(DirError::Foreign { path: path.to_owned(), found }),
+            Content::Ours => {
+                let marker = Marker::read(path)?.ok_or_else(|| DirError::Missing { path: path.to_owned() })?;
+                if marker.format != FORMAT {
+                    return Err(DirError::Format { path: path.to_owned(), found: marker.format, known: FORMAT });
+                }
+                Ok(DataDirView { path: path.to_owned(), marker })
+            }
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId(self.marker.node)
+    }
+
+    /// For how many cores it was made.
+    #[must_use]
+    pub fn cores(&self) -> u16 {
+        self.marker.cores
+    }
+
+    /// The directory of the log.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// A segment.
+    #[must_use]
+    pub fn segment_path(&self, segment: SegmentId) -> PathBuf {
+        self.log_dir().join(format!("{:016}.seg", segment.0))
+    }
+
+    /// The identifiers of flush rounds.
+    #[must_use]
+    pub fn rounds_path(&self) -> PathBuf {
+        self.log_dir().join(ROUNDS)
+    }
+
+    /// Term and vote.
+    #[must_use]
+    pub fn vote_path(&self) -> PathBuf {
+        self.path.join(VOTE)
+    }
+
+    /// The node's identity.
+    #[must_use]
+    pub fn identity_path(&self) -> PathBuf {
+        self.path.join(IDENTITY)
+    }
+
+    /// The directory of a core's chunk files.
+    #[must_use]
+    pub fn core_dir(&self, core: CoreId) -> PathBuf {
+        self.path.join(format!("core-{}", core.0))
+    }
+
+    /// A chunk file.
+    #[must_use]
+    pub fn chunk_path(&self, core: CoreId, file: FileId) -> PathBuf {
+        self.core_dir(core).join(format!("{:016}.chk", file.0))
+    }
+
+    /// The segments that exist, ascending. Blocking.
+    pub fn segments(&self) -> io::Result<Vec<SegmentId>> {
+        Ok(numbered(&self.log_dir(), "seg")?.into_iter().map(SegmentId).collect())
+    }
+
+    /// The chunk files of a core that exist, ascending. Blocking.
+    pub fn chunk_files(&self, core: CoreId) -> io::Result<Vec<FileId>> {
+        Ok(numbered(&self.core_dir(core), "chk")?.into_iter().map(FileId).collect())
+    }
+
+    fn check_parts(&self) -> Result<(), DirError> {
+        let cores = (0..self.marker.cores).map(|core| self.core_dir(CoreId(core)));
+        for part in cores.chain([self.log_dir()]) {
+            if !part.is_dir() {
+                return Err(DirError::PartMissing { part });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The marker file: one `key value` a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marker {
+    format: u32,
+    node: u64,
+    cores: u16,
+}
+
+impl Marker {
+    fn encode(&self) -> String {
+        format!("heliograph data directory\nformat {}\nnode {}\ncores {}\n", self.format, self.node, self.cores)
+    }
+
+    fn decode(text: &str) -> Option<Marker> {
+        let mut lines = text.lines();
+        if lines.next() != Some("heliograph data directory") {
+            return None;
+        }
+        let mut value = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
+        let format = value("format")?.parse().ok()?;
+        if format != FORMAT {
+            // What follows is only known to whoever wrote it.
+            return Some(Marker { format, node: 0, cores: 0 });
+        }
+        Some(Marker { format, node: value("node")?.parse().ok()?, cores: value("cores")?.parse().ok()? })
+    }
+
+    fn read(dir: &Path) -> Result<Option<Marker>, DirError> {
+        let path = dir.join(MARKER);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(system(&path, "open it")(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(system(&path, "read it"))?;
+        let marker = std::str::from_utf8(&bytes).ok().and_then(Marker::decode);
+        marker.map(Some).ok_or(DirError::MarkerDamaged { path })
+    }
+
+    fn check(&self, ours: &Marker, path: &Path) -> Result<(), DirError> {
+        let path = path.to_owned();
+        if self.format != ours.format {
+            return Err(DirError::Format { path, found: self.format, known: ours.format });
+        }
+        if self.node != ours.node {
+            return Err(DirError::OtherNode { path, found: self.node, node: ours.node });
+        }
+        if self.cores != ours.cores {
+            return Err(DirError::OtherCores { path, found: self.cores, cores: ours.cores });
+        }
+        Ok(())
+    }
+}
+
+enum Content {
+    /// No directory, or an empty one, or one whose making was interrupted.
+    Nothing,
+    /// There is a marker.
+    Ours,
+    /// No marker, but this.
+    Foreign(PathBuf),
+}
+
+fn first_foreign(path: &Path) -> Result<Content, DirError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Ok(Content::Foreign(path.file_name().map(PathBuf::from).unwrap_or_default()));
+        }
+        Err(error) => return Err(system(path, "list it")(error)),
+    };
+    if path.join(MARKER).exists() {
+        return Ok(Content::Ours);
+    }
+    for entry in entries {
+        let name = entry.map_err(system(path, "list it"))?.file_name();
+        let text = name.to_string_lossy();
+        // What an interrupted `make_parts` leaves, and what `mkfs` puts into a new filesystem.
+        let made_by_us = [LOCK, MARKER_NEW, LOG, "lost+found"].contains(&text.as_ref()) || text.starts_with("core-");
+        if !made_by_us {
+            return Ok(Content::Foreign(PathBuf::from(name)));
+        }
+    }
+    Ok(Content::Nothing)
+}
+
+fn make_directory(path: &Path) -> Result<(), DirError> {
+    let path = std::path::absolute(path).map_err(system(path, "resolve it"))?;
+    let made: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    fs::create_dir_all(&path).map_err(system(&path, "create it"))?;
+    // The entries in the parents must survive as well.
+    for parent in made.iter().filter_map(|made| made.parent()) {
+        sync_dir(parent).map_err(system(parent, "sync it"))?;
+    }
+    Ok(())
+}
+
+fn make_parts(path: &Path, marker: &Marker) -> Result<(), DirError> {
+    let cores = (0..marker.cores).map(|core| path.join(format!("core-{core}")));
+    for part in cores.chain([path.join(LOG)]) {
+        match fs::create_dir(&part) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(system(&part, "create it")(error)),
+            _ => {}
+        }
+    }
+    let target = path.join(MARKER);
+    replace_file(&target, &path.join(MARKER_NEW), marker.encode().as_bytes()).map_err(system(&target, "write it"))
+}
+
+fn lock(path: &Path) -> Result<File, DirError> {
+    let lock_path = path.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(system(&lock_path, "open it"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the text; whoever holds the lock may be writing it just now.
+            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            let pid = pid.trim().to_owned();
+            let pid = if pid.is_empty() { "?".to_owned() } else { pid };
+            return Err(DirError::InUse { path: path.to_owned(), pid });
+        }
+        Err(TryLockError::Error(error)) => return Err(system(&lock_path, "lock it")(error)),
+    }
+    let text = format!("{}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(system(&lock_path, "write it"))?;
+    Ok(file)
+}
+
+/// Puts a whole file in place of `target`, durably: new file, sync, rename, sync of the directory. Blocking.
+pub(crate) fn replace_file(target: &Path, new: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    publish(new, target)
+}
+
+/// Gives a complete and synced file its name, durably. Blocking.
+pub(crate) fn publish(new: &Path, target: &Path) -> io::Result<()> {
+    fs::rename(new, target)?;
+    sync_dir(target.parent().expect("files of the data directory lie in a directory"))
+}
+
+/// Makes the entries of a directory durable. Blocking.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes what was never finished. Blocking.
+pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of the files `<16 digits>.<extension>`, ascending. Other names are nobody's business.
+fn numbered(dir: &Path, extension: &str) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let Some((stem, found)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+        if found == extension && stem.len() == 16 && stem.bytes().all(|byte| byte.is_ascii_digit()) {
+            numbers.push(stem.parse().expect("sixteen digits fit into 64 bits"));
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+#[cfg(test)]
+#[path = "dir_test.rs"]
+mod tests;

@@ -1,0 +1,32 @@
+//! How operations of this crate fail.
+
+use std::io;
+
+use glommio::GlommioError;
+use logic::io::DiskError;
+
+/// The outer error ends the process (promise P6); the inner one is the completion's result.
+pub type Outcome<T> = io::Result<Result<T, DiskError>>;
+
+/// Whether the system said that there is no room: full filesystem, quota, or limit of a file's size.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}
+
+/// Keeps the system's error number, which the conversion of glommio loses.
+pub(crate) fn from_glommio(error: GlommioError<()>) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::from(error),
+    }
+}
+
+/// Sorts the failure of an operation that makes a file: no room is expected, all else ends the process.
+pub(crate) fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if is_no_space(&error) => Ok(Err(DiskError::NoSpace)),
+        Err(error) => Err(error),
+    }
+}

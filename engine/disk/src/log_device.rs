@@ -1,0 +1,233 @@
+//! The log's device on core 0: makes writes durable, prepares segments ahead, reads old entries. Two ways to flush.
+//!
+//! Cost of one flush: `direct`: one memcpy of the dirty sectors and two concurrent O_DIRECT + O_DSYNC writes (segment and
+//! rounds); `mmap`: one hand-over to a thread of its own, a memcpy there, two concurrent fdatasyncs, one hand-over back.
+//! engine/notes/002 has the figures.
+//!
+//! Invariants:
+//! - At most one flush is under way (asserted). All its writes belong together: they are durable when it returns.
+//! - After an `Err` of `flush` or `prepare` nothing more is confirmed: the caller ends the process.
+//! - A segment appears under its name only when it is complete: full length, zeros, header, durable.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use logic::io::{DiskError, LogFile, LogWrite, SegmentId};
+use proto::limits::SECTOR_BYTES;
+
+use crate::dir::DataDirView;
+use crate::error::{Outcome, outcome};
+use crate::log_direct::Direct;
+use crate::log_files::{LogFiles, ROUNDS_BYTES, SegmentMap};
+use crate::log_mmap::Mapped;
+use crate::new_file::{self, NewFile};
+
+/// Segments kept mapped for reading.
+const MAPS_MAX: usize = 64;
+/// Bytes of one `read`.
+const READ_BYTES_MAX: u32 = 64 << 20;
+
+/// How the tail of the log becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FlushMethod {
+    /// O_DIRECT + O_DSYNC through io_uring, from a copy of the dirty sectors.
+    #[default]
+    Direct,
+    /// Copies into a writable map and fdatasync, on threads of its own.
+    Mmap,
+}
+
+impl fmt::Display for FlushMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FlushMethod::Direct => "direct",
+            FlushMethod::Mmap => "mmap",
+        })
+    }
+}
+
+/// The name is no flush method.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the flush method is `direct` or `mmap`")]
+pub struct UnknownFlushMethod;
+
+impl FromStr for FlushMethod {
+    type Err = UnknownFlushMethod;
+
+    fn from_str(name: &str) -> Result<FlushMethod, UnknownFlushMethod> {
+        match name {
+            "direct" => Ok(FlushMethod::Direct),
+            "mmap" => Ok(FlushMethod::Mmap),
+            _ => Err(UnknownFlushMethod),
+        }
+    }
+}
+
+/// The log's device. Clones share it; belongs to core 0's executor.
+#[derive(Clone)]
+pub struct LogDevice {
+    device: Rc<Device>,
+}
+
+struct Device {
+    dir: DataDirView,
+    segment_bytes: u32,
+    method: Method,
+    // Segments that nobody writes, mapped for reading.
+    maps: RefCell<BTreeMap<SegmentId, Arc<SegmentMap>>>,
+    flushing: Cell<bool>,
+}
+
+enum Method {
+    Direct(Direct),
+    Mmap(Mapped),
+}
+
+impl LogDevice {
+    /// Takes over the files as found; makes the file of rounds if there is none. `segment_bytes`: of new segments.
+    pub async fn start(method: FlushMethod, files: LogFiles, segment_bytes: u32) -> io::Result<LogDevice> {
+        assert!(segment_bytes as usize % SECTOR_BYTES == 0 && segment_bytes > 0, "segments of {segment_bytes} bytes");
+        ensure_rounds(&files).await?;
+        let method = match method {
+            FlushMethod::Direct => Method::Direct(Direct::new(&files)),
+            FlushMethod::Mmap => Method::Mmap(Mapped::start(files.dir.clone())?),
+        };
+        let device = Device {
+            dir: files.dir,
+            segment_bytes,
+            method,
+            maps: RefCell::new(files.segments),
+            flushing: Cell::new(false),
+        };
+        Ok(LogDevice { device: Rc::new(device) })
+    }
+
+    /// Writes all of it and makes it durable. At most one at a time.
+    ///
+    /// Writes may start anywhere; sectors they cover only partly keep their other bytes. Of writes that overlap, the
+    /// later one counts. Segments must exist.
+    pub async fn flush(&self, writes: Vec<LogWrite>) -> io::Result<()> {
+        let device = &*self.device;
+        assert!(!device.flushing.replace(true), "one flush at a time");
+        // What is written is no longer read through a plain map.
+        for write in &writes {
+            if let LogFile::Segment(segment) = write.file {
+                device.maps.borrow_mut().remove(&segment);
+            }
+        }
+        let result = match &device.method {
+            Method::Direct(direct) => direct.flush(writes).await,
+            Method::Mmap(mapped) => mapped.flush(writes).await,
+        };
+        device.flushing.set(false);
+        result
+    }
+
+    /// Makes a new segment: allocated, zeroed, header written, durable. In the background: flushes go on meanwhile.
+    ///
+    /// The segment must not exist. Without room nothing is left behind.
+    pub async fn prepare(&self, segment: SegmentId, header: Box<[u8; SECTOR_BYTES]>) -> Outcome<()> {
+        let device = &*self.device;
+        let path = device.dir.segment_path(segment);
+        let bytes = u64::from(device.segment_bytes);
+        let file = NewFile { bytes, zeroed_bytes: bytes, header: &header };
+        match outcome(new_file::make(&path, file).await)? {
+            Ok(()) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+        match &device.method {
+            Method::Direct(direct) => direct.adopt_prepared(segment).await?,
+            Method::Mmap(mapped) => mapped.adopt_prepared(segment).await?,
+        }
+        Ok(Ok(()))
+    }
+
+    /// Reads what was flushed. `Unreadable`: the device failed, or the range is not in the file.
+    pub async fn read(&self, segment: SegmentId, offset: u32, length: u32) -> Result<Vec<u8>, DiskError> {
+        match self.try_read(segment, offset, length).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => {
+                tracing::error!(segment = segment.0, offset, length, %error, "the log could not be read");
+                Err(DiskError::Unreadable)
+            }
+        }
+    }
+
+    async fn try_read(&self, segment: SegmentId, offset: u32, length: u32) -> io::Result<Vec<u8>> {
+        if length > READ_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than one read may take"));
+        }
+        let device = &*self.device;
+        let written = match &device.method {
+            Method::Direct(direct) => direct.read(segment, offset, length).await,
+            Method::Mmap(mapped) => mapped.read(segment, offset, length).await,
+        };
+        if let Some(result) = written {
+            return result;
+        }
+        let known = device.maps.borrow().get(&segment).cloned();
+        let path = device.dir.segment_path(segment);
+        // Opening, mapping and touching pages all may wait for the disk.
+        let blocking = glommio::executor().spawn_blocking(move || {
+            let map = match known {
+                Some(map) => map,
+                None => Arc::new(SegmentMap::open(&path)?),
+            };
+            let (start, end) = (offset as usize, offset as usize + length as usize);
+            if end > map.len() {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "behind the end of the segment"));
+            }
+            map.touch(start, length as usize)?;
+            Ok((map[start..end].to_vec(), map))
+        });
+        let (bytes, map) = blocking.await?;
+        self.keep_map(segment, map);
+        Ok(bytes)
+    }
+
+    fn keep_map(&self, segment: SegmentId, map: Arc<SegmentMap>) {
+        // Written meanwhile: then it is no longer read through a plain map.
+        let written = match &self.device.method {
+            Method::Direct(direct) => direct.is_open(segment),
+            Method::Mmap(mapped) => mapped.is_open(segment),
+        };
+        if written {
+            return;
+        }
+        let mut maps = self.device.maps.borrow_mut();
+        maps.insert(segment, map);
+        while maps.len() > MAPS_MAX {
+            let oldest = *maps.keys().find(|other| **other != segment).expect("more than one is mapped");
+            maps.remove(&oldest);
+        }
+    }
+}
+
+/// Makes the file of round identifiers if there was none.
+async fn ensure_rounds(files: &LogFiles) -> io::Result<()> {
+    let path = files.dir.rounds_path();
+    let bytes = ROUNDS_BYTES as u64;
+    match files.rounds().len() {
+        ROUNDS_BYTES => Ok(()),
+        0 => new_file::make(&path, NewFile { bytes, zeroed_bytes: bytes, header: &[0; SECTOR_BYTES] }).await,
+        found => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: {found} bytes long instead of {ROUNDS_BYTES}", path.display()),
+        )),
+    }
+}
+
+impl fmt::Debug for LogDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogDevice").field("dir", &self.device.dir.path()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "log_device_test.rs"]
+mod tests;

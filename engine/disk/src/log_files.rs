@@ -1,0 +1,153 @@
+//! The log as it lies on disk: every segment mapped read-only, for recovery and for inspectors.
+//!
+//! Invariants:
+//! - After `LogFiles::open` every byte that the maps show is durable: raft takes all of it as such.
+//! - Every page was touched while opening: an unreadable sector is an error here and not a signal later.
+//! - Nothing here writes. A missing file of rounds is not replaced by an empty one: recovery must see that it is gone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use logic::io::SegmentId;
+use memmap2::{Advice, Mmap, MmapOptions};
+use proto::limits::SECTOR_BYTES;
+
+use crate::dir::{DataDir, DataDirView, remove_unfinished, sync_dir};
+
+/// Bytes of the file of round identifiers.
+pub(crate) const ROUNDS_BYTES: usize = logic::log::rounds::ROUNDS_BYTES as usize;
+const _: () = assert!(ROUNDS_BYTES % SECTOR_BYTES == 0);
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: cannot {action}: {error}")]
+pub struct LogOpenError {
+    /// Which file.
+    pub path: PathBuf,
+    /// What was tried.
+    pub action: &'static str,
+    /// What the system said.
+    #[source]
+    pub error: io::Error,
+}
+
+fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LogOpenError {
+    let path = path.to_owned();
+    move |error| LogOpenError { path, action, error }
+}
+
+/// A whole file, mapped read-only.
+#[derive(Debug)]
+pub struct SegmentMap {
+    map: Mmap,
+}
+
+impl SegmentMap {
+    /// Maps a file. Touches nothing yet.
+    pub fn open(path: &Path) -> io::Result<SegmentMap> {
+        SegmentMap::map(&File::open(path)?)
+    }
+
+    #[allow(unsafe_code)]
+    fn map(file: &File) -> io::Result<SegmentMap> {
+        // SAFETY: nobody shortens a segment: it is published at its full length and only ever overwritten in place, by
+        // the process that holds the lock of the data directory. Bytes that are written while somebody reads them lie
+        // above everything that was flushed, and logic asks only for what was flushed.
+        let map = unsafe { MmapOptions::new().map(file)? };
+        Ok(SegmentMap { map })
+    }
+
+    /// Brings the pages of a range into memory. `Err` where a plain access would end the process with SIGBUS.
+    pub(crate) fn touch(&self, offset: usize, length: usize) -> io::Result<()> {
+        match self.map.advise_range(Advice::PopulateRead, offset, length) {
+            // Linux before 5.14 does not know the advice; then the access itself brings the pages.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Where the zeros at the end of the file begin, in whole sectors.
+    pub(crate) fn zero_from(&self) -> u64 {
+        let used = self.map.rchunks(SECTOR_BYTES).position(|sector| sector.iter().any(|byte| *byte != 0));
+        // `rchunks` counts from the end; a file length is whole sectors, or else the first chunk is the odd one.
+        let zeros = used.map_or(self.map.len(), |sectors| sectors * SECTOR_BYTES);
+        (self.map.len() - zeros).next_multiple_of(SECTOR_BYTES) as u64
+    }
+}
+
+impl Deref for SegmentMap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// The files of the log as found at start.
+#[derive(Debug)]
+pub struct LogFiles {
+    pub(crate) dir: DataDirView,
+    pub(crate) segments: BTreeMap<SegmentId, Arc<SegmentMap>>,
+    rounds: Vec<u8>,
+}
+
+impl LogFiles {
+    /// Maps and reads everything, and syncs every file it keeps. Blocking; before the device starts.
+    pub fn open(dir: &DataDir) -> Result<LogFiles, LogOpenError> {
+        let log_dir = dir.view().log_dir();
+        remove_unfinished(&log_dir).map_err(failed(&log_dir, "remove unfinished files"))?;
+        let files = LogFiles::load(dir.view(), true)?;
+        sync_dir(&log_dir).map_err(failed(&log_dir, "sync it"))?;
+        Ok(files)
+    }
+
+    /// Maps and reads what is there, and changes nothing. For inspectors; a running node may write meanwhile. Blocking.
+    pub fn inspect(dir: &DataDirView) -> Result<LogFiles, LogOpenError> {
+        LogFiles::load(dir, false)
+    }
+
+    /// The segments, ascending.
+    #[must_use]
+    pub fn segments(&self) -> Vec<(SegmentId, &[u8])> {
+        self.segments.iter().map(|(segment, map)| (*segment, &***map)).collect()
+    }
+
+    /// The file of round identifiers; empty if it does not exist.
+    #[must_use]
+    pub fn rounds(&self) -> &[u8] {
+        &self.rounds
+    }
+
+    fn load(dir: &DataDirView, sync: bool) -> Result<LogFiles, LogOpenError> {
+        let log_dir = dir.log_dir();
+        let mut segments = BTreeMap::new();
+        for segment in dir.segments().map_err(failed(&log_dir, "list it"))? {
+            let path = dir.segment_path(segment);
+            let file = File::open(&path).map_err(failed(&path, "open it"))?;
+            if sync {
+                file.sync_data().map_err(failed(&path, "sync it"))?;
+            }
+            let map = SegmentMap::map(&file).map_err(failed(&path, "map it"))?;
+            map.touch(0, map.len()).map_err(failed(&path, "read all of it"))?;
+            segments.insert(segment, Arc::new(map));
+        }
+        let path = dir.rounds_path();
+        let rounds = match File::open(&path) {
+            Ok(mut file) => {
+                if sync {
+                    file.sync_data().map_err(failed(&path, "sync it"))?;
+                }
+                let mut bytes = Vec::with_capacity(ROUNDS_BYTES);
+                io::Read::read_to_end(&mut file, &mut bytes).map_err(failed(&path, "read it"))?;
+                bytes
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(&path, "open it")(error)),
+        };
+        Ok(LogFiles { dir: dir.clone(), segments, rounds })
+    }
+}

@@ -1,0 +1,206 @@
+//! Looks at the machine before a node starts on it, and says what to change. Blocking.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
+
+use executor::MEMLOCK_BYTES_MIN;
+
+use crate::error::is_no_space;
+
+/// Locked memory that one executor takes of the user's budget (measured: 0.23 MiB).
+const MEMLOCK_PER_CORE_BYTES: u64 = 256 << 10;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// The node runs, but some promise or speed suffers.
+    Warning,
+    /// The node cannot run.
+    Refusal,
+}
+
+/// Something about the machine, with its remedy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What it is and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn refusal(text: String) -> Finding {
+    Finding { severity: Severity::Refusal, text }
+}
+
+fn warning(text: String) -> Finding {
+    Finding { severity: Severity::Warning, text }
+}
+
+/// Everything a node needs: io_uring, locked memory for `cores` executors, and a filesystem with O_DIRECT and
+/// `bytes_needed` free. `data_dir` need not exist yet. Nothing found means that the node can start.
+#[must_use]
+pub fn check(data_dir: &Path, cores: u16, bytes_needed: u64) -> Vec<Finding> {
+    let mut findings = check_memlock(cores);
+    if let Err(error) = executor::probe() {
+        findings.push(refusal(error.to_string()));
+    }
+    findings.extend(check_filesystem(data_dir, bytes_needed));
+    findings
+}
+
+fn check_memlock(cores: u16) -> Vec<Finding> {
+    let limit = match memlock_limit() {
+        Ok(limit) => limit,
+        Err(error) => return vec![warning(format!("the limit of locked memory cannot be read: {error}"))],
+    };
+    let wanted = MEMLOCK_BYTES_MIN.max(u64::from(cores) * MEMLOCK_PER_CORE_BYTES);
+    if limit >= wanted || limit < MEMLOCK_BYTES_MIN {
+        // Below the minimum no executor starts, and the probe says so.
+        return Vec::new();
+    }
+    vec![warning(format!(
+        "the limit of locked memory is {limit} bytes; {cores} cores take about {wanted} (shared by all processes of this \
+         user): raise it with `ulimit -l` or `LimitMEMLOCK=`"
+    ))]
+}
+
+fn check_filesystem(data_dir: &Path, bytes_needed: u64) -> Vec<Finding> {
+    let Some(base) = data_dir.ancestors().find(|ancestor| ancestor.is_dir()).map(existing) else {
+        return vec![refusal(format!("{}: no part of this path exists: correct the path", data_dir.display()))];
+    };
+    let mut findings = Vec::new();
+    match free_bytes(&base) {
+        Ok(free) if free < bytes_needed => findings.push(refusal(format!(
+            "{}: {free} bytes are free, {bytes_needed} are needed to start: free some space or name another directory",
+            base.display()
+        ))),
+        Ok(_) => {}
+        Err(error) => findings.push(refusal(format!("{}: free space cannot be read: {error}", base.display()))),
+    }
+    match is_tmpfs(&base) {
+        Ok(true) => findings.push(warning(format!(
+            "{}: is in memory (tmpfs): nothing there survives a power cut; use a directory on a disk",
+            base.display()
+        ))),
+        Ok(false) => findings.extend(probe_direct(&base)),
+        Err(error) => findings.push(warning(format!("{}: its filesystem cannot be told: {error}", base.display()))),
+    }
+    findings
+}
+
+/// "" is the directory the process is in.
+fn existing(ancestor: &Path) -> PathBuf {
+    if ancestor.as_os_str().is_empty() { PathBuf::from(".") } else { ancestor.to_owned() }
+}
+
+/// Allocates a small file and writes one sector by O_DIRECT where a node would.
+fn probe_direct(base: &Path) -> Option<Finding> {
+    let path = base.join(format!(".helio-probe-{}", std::process::id()));
+    let result = probe_file(&path);
+    // It may not have been made at all.
+    let _ = std::fs::remove_file(&path);
+    let error = result.err()?;
+    let base = base.display();
+    Some(refusal(match error.raw_os_error() {
+        Some(libc::EINVAL) => format!(
+            "{base}: does not take O_DIRECT writes of 512 bytes: use ext4 or xfs on a disk with sectors of 512 bytes"
+        ),
+        Some(libc::EOPNOTSUPP) => format!("{base}: cannot preallocate files: use ext4 or xfs"),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            format!("{base}: cannot be written by this user: change its owner, or name another directory")
+        }
+        _ if is_no_space(&error) => format!("{base}: is full: free some space or name another directory"),
+        _ => format!("{base}: a test file cannot be written: {error}"),
+    }))
+}
+
+fn probe_file(path: &Path) -> io::Result<()> {
+    #[repr(align(4096))]
+    struct Aligned([u8; BLOCK_BYTES]);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(path)?;
+    allocate(&file, BLOCK_BYTES as u64)?;
+    let sector = Aligned([0; BLOCK_BYTES]);
+    file.write_all_at(&sector.0[..SECTOR_BYTES], SECTOR_BYTES as u64)
+}
+
+#[allow(unsafe_code)]
+pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: a system call on a descriptor that `file` keeps open; it takes no memory of ours.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The limit of locked memory of this process.
+#[allow(unsafe_code)]
+pub fn memlock_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the call to write to.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Bytes that an ordinary user may still take on the filesystem of `path`.
+#[allow(unsafe_code, clippy::useless_conversion, reason = "the fields have other widths on other architectures")]
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: all zeros is a valid value of this plain struct.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a zero, `stat` is a valid place for the call to write to.
+    if unsafe { libc::statvfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::from(stat.f_bavail) * u64::from(stat.f_frsize))
+}
+
+#[allow(unsafe_code)]
+fn is_tmpfs(path: &Path) -> io::Result<bool> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: all zeros is a valid value of this plain struct.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a zero, `stat` is a valid place for the call to write to.
+    if unsafe { libc::statfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_type == libc::TMPFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::test_dir;
+
+    fn refusals(dir: &Path, bytes: u64) -> Vec<String> {
+        let refused = |finding: &Finding| finding.severity == Severity::Refusal;
+        check(dir, 1, bytes).into_iter().filter(refused).map(|finding| finding.text).collect()
+    }
+
+    #[test]
+    fn a_machine_that_runs_these_tests_is_not_refused_and_the_probe_leaves_nothing() {
+        let dir = test_dir();
+        assert_eq!(refusals(&dir.path().join("not/yet/there"), 1 << 20), [""; 0]);
+        assert_eq!(std::fs::read_dir(dir.path()).map(Iterator::count).ok(), Some(0));
+    }
+
+    #[test]
+    fn too_little_room_is_said_with_both_figures() {
+        let dir = test_dir();
+        let texts = refusals(dir.path(), u64::MAX);
+        assert!(texts.len() == 1 && texts[0].contains(&u64::MAX.to_string()), "{texts:?}");
+    }
+}

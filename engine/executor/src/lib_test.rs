@@ -1,0 +1,158 @@
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use glommio::timer::Timer;
+
+use super::*;
+
+#[test]
+fn spawned_executor_gives_its_value_and_its_panic() {
+    let name = spawn("a-name", || async { thread::current().name().map(str::to_owned) }).unwrap();
+    assert_eq!(name.join().unwrap().as_deref(), Some("a-name"));
+    let panicked = spawn("panics", || async { panic!("on purpose") }).unwrap();
+    assert!(panicked.join().is_err());
+}
+
+#[test]
+fn blocking_work_of_one_kind_does_not_wait_for_another() {
+    run("blocking", async {
+        // Each waits for the next one's word: with one thread they would never end.
+        let (first, second) = mpsc::channel();
+        let waits = glommio::executor().spawn_blocking(move || second.recv_timeout(Duration::from_secs(30)));
+        let waits = glommio::spawn_local(waits).detach();
+        glommio::executor().spawn_blocking(move || first.send(5)).await.unwrap();
+        assert_eq!(waits.await.unwrap(), Ok(5));
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_glommio_says_becomes_an_error_with_a_remedy() {
+    let memlock = GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(65_536, MEMLOCK_BYTES_MIN));
+    let system = |number| GlommioError::IoError(io::Error::from_raw_os_error(number));
+    for (error, remedy) in [
+        (memlock, "ulimit -l 8192"),
+        (system(ENOMEM), "ulimit -l"),
+        (system(1), "kernel.io_uring_disabled=0"),
+        (system(ENOSYS), "Linux 5.15"),
+        (system(EMFILE), "ulimit -n"),
+        (system(5), "Input/output error"),
+    ] {
+        let text = StartError::of(error).to_string();
+        assert!(text.contains(remedy), "{text}");
+    }
+}
+
+#[test]
+fn this_machine_runs_executors() {
+    probe().unwrap();
+}
+
+/// Set for the child process of the test below.
+const CHILD: &str = "EXECUTOR_TEST_CHILD";
+/// With glommio's own preempt timer of 100 ms an executor hung after 8 to 56 such stops.
+const STOPS: usize = 40;
+const STOPPED: Duration = Duration::from_millis(150);
+/// The longest a line may take that comes every few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn stopping_and_continuing_does_not_hang_an_executor() {
+    if std::env::var_os(CHILD).is_some() {
+        return work_for_ever();
+    }
+    let mut child = KilledOnDrop(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::stopping_and_continuing_does_not_hang_an_executor", "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let (progress, lines) = mpsc::channel();
+    let stdout = BufReader::new(child.0.stdout.take().unwrap());
+    let reader = thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if progress.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let moved = |when: &str| {
+        while lines.try_recv().is_ok() {}
+        // What was written before the stop may still be in the pipe: two more lines are new ones.
+        for _ in 0..2 {
+            lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the executor hangs {when}"));
+        }
+    };
+    moved("before the first stop");
+    for stop in 1..=STOPS {
+        child.signal("STOP");
+        thread::sleep(STOPPED);
+        child.signal("CONT");
+        moved(&format!("after stop {stop}"));
+    }
+    drop(child);
+    reader.join().unwrap();
+}
+
+struct KilledOnDrop(Child);
+
+impl KilledOnDrop {
+    fn signal(&self, name: &str) {
+        // The shell's own `kill`: always there, and no unsafe code is needed here.
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.0.id())]).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+}
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Two executors that hand numbers to each other, with timers, blocking work and local tasks, and say how far they are.
+fn work_for_ever() {
+    // If the parent is gone, so is the pipe.
+    thread::spawn(|| {
+        let _ = io::stdin().read_line(&mut String::new());
+        std::process::exit(0);
+    });
+    let (there, here) = glommio::channels::shared_channel::new_bounded::<u64>(8);
+    let counter = spawn("counts", move || async move {
+        let receiver = here.connect().await;
+        while let Some(number) = receiver.recv().await {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{number}").and_then(|()| out.flush()).unwrap();
+        }
+    })
+    .unwrap();
+    let sender = spawn("sends", move || async move {
+        let sender = there.connect().await;
+        let local = Rc::new(Cell::new(0u64));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(600) {
+            let shared = local.clone();
+            glommio::spawn_local(async move {
+                Timer::new(Duration::from_micros(300)).await;
+                shared.set(shared.get() + 1);
+            })
+            .await;
+            let number = local.get();
+            let number = glommio::executor().spawn_blocking(move || number).await;
+            sender.send(number).await.unwrap();
+        }
+    })
+    .unwrap();
+    sender.join().unwrap();
+    counter.join().unwrap();
+}

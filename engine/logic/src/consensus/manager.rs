@@ -1,0 +1,554 @@
+//! `RaftManager`: leader election and log replication of this node, around the crate `raft`.
+//!
+//! raft decides; this file drives it in the order that the disk demands, once per turn:
+//!
+//! ```text
+//! inputs (ticks, messages, completions, proposals) ... step raft, note what is durable
+//! turn:  release Readies that are durable: tell raft, send what they promised
+//!        while raft has a Ready: send a leader's messages, append its entries to the log's memory,
+//!                                hand out committed entries, put the rest in line (`durability`)
+//!        start what the disk may do now: vote write, flush of the log, next segment, read for a lagging follower
+//! ```
+//!
+//! Promises:
+//! - a vote, or an acknowledgement of entries, leaves only when it is durable here (Raft paper, figure 2);
+//! - the leader's own flush runs beside replication: an entry is committed when a majority has it, with or without the
+//!   leader's disk, and handed out when it is also durable here (Ongaro's thesis, section 10.2.1);
+//! - committed entries are handed out once each, in order, without gap;
+//! - nothing a peer sends can stop the process (`validate`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::ids::{LogIndex, NodeId, Term};
+use proto::peer::RaftMessage;
+use raft::eraftpb::{ConfState, Entry, Message, MessageType};
+use raft::{RawNode, StateRole};
+
+use crate::consensus::convert;
+use crate::consensus::durability::Durability;
+use crate::consensus::outgoing;
+use crate::consensus::random::Random;
+use crate::consensus::report;
+use crate::consensus::role::{self, Desk, Follower, Request, Role, RoleKind};
+use crate::consensus::settings::{COMMITTED_ENTRIES_MAX, ManagerConfig, UNCOMMITTED_BYTES_MAX, raft_config};
+use crate::consensus::validate::{self, Facts, Invalid};
+use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
+use crate::log::{FetchId, Log, LogStats};
+use crate::vote::Vote;
+
+/// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
+pub const TICKET_SPACE: u64 = 1 << 62;
+/// More than what the log puts around a record.
+const FRAMING_BYTES: u64 = 128;
+/// Ticks until a segment that the disk refused is asked for again.
+const PREPARE_AGAIN_TICKS: u32 = 20;
+
+/// How things stand at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its role.
+    pub role: RoleKind,
+    /// Its term; perhaps not yet durable.
+    pub term: Term,
+    /// The leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// Last entry of its log; perhaps not yet durable.
+    pub last: LogIndex,
+    /// Last entry that it knows to be committed.
+    pub committed: LogIndex,
+    /// Last entry that was applied (`RaftManager::set_applied`).
+    pub applied: LogIndex,
+    /// Whether it leads and has applied an entry of its own term, and so everything committed before (Raft paper,
+    /// section 8). Only then it judges requests.
+    pub serving: bool,
+}
+
+/// A committed entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// Its place.
+    pub index: LogIndex,
+    /// The term in which it was proposed: with the index it names a proposal.
+    pub term: Term,
+    entry: Entry,
+}
+
+impl Committed {
+    /// The record; empty for the first entry of a term, which changes nothing.
+    pub fn data(&self) -> &[u8] {
+        &self.entry.data
+    }
+}
+
+/// Where proposals went: the batch has the indexes from `first` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// If another term's entry is committed at such an index, this proposal is lost.
+    pub term: Term,
+    /// Index of the first.
+    pub first: LogIndex,
+}
+
+/// Why nothing of a batch was proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead, or does not serve yet.
+    #[error("not the leader")]
+    NotLeader,
+    /// Too many bytes are proposed and not yet committed.
+    #[error("too much is not yet committed")]
+    Busy,
+}
+
+/// Messages of peers that were not stepped, since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Came by a link that a newer one has replaced.
+    pub stale: u64,
+    /// Broke a rule (`Invalid`).
+    pub invalid: u64,
+    /// The disk is too far behind.
+    pub overloaded: u64,
+}
+
+/// The flush under way.
+#[derive(Debug)]
+struct Flight {
+    ticket: Ticket,
+    round: u64,
+    // It repairs a torn end from before the start and carries no entry.
+    mends: bool,
+}
+
+/// Leader election and log replication. See the top of this file.
+pub struct RaftManager {
+    node: NodeId,
+    voters: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+    election_ticks: (u64, u64),
+    raw: RawNode<Log>,
+    random: Random,
+    // The election timeout in ticks, and the term and role for which it was drawn.
+    timeout: usize,
+    timeout_of: Option<(u64, StateRole)>,
+    // Newest link heard from each member.
+    links: BTreeMap<NodeId, u64>,
+    durability: Durability,
+    ticket_last: u64,
+    vote_ticket: Option<Ticket>,
+    flight: Option<Flight>,
+    // Reads for lagging followers; the log bounds how many.
+    fetches: BTreeMap<Ticket, FetchId>,
+    prepare_again_ticks: u32,
+    // The process must end; said once.
+    fatal: Option<String>,
+    // Handed out by raft, not yet taken. Consecutive; ends at `handed`.
+    committed: Vec<Committed>,
+    // applied <= handed <= what raft knows to be committed
+    handed: LogIndex,
+    applied: LogIndex,
+    role: Box<dyn Role>,
+    // The leader the role was last told of.
+    told: Option<NodeId>,
+    dropped: Dropped,
+}
+
+impl RaftManager {
+    /// Begins with what was recovered: the log, the vote as found (or that of a member that never voted: counter and
+    /// term 0), and the entry up to which the state was rebuilt while recovering, which is the log's commit hint.
+    ///
+    /// The node begins as follower without leader. Its first `turn` writes the vote to both copies again, since a crash
+    /// may have left it in one; no message leaves before that.
+    pub fn new(config: ManagerConfig, mut log: Log, vote: Vote, applied: LogIndex) -> Self {
+        config.check();
+        assert_eq!(vote.node, config.node, "the vote is another node's");
+        assert_eq!(applied, log.commit(), "recovery applies all that the log says is committed");
+        let (voters, learners) = (config.voter_set(), config.learner_set());
+        let conf_state = ConfState {
+            voters: voters.iter().map(|node| node.0).collect(),
+            learners: learners.iter().map(|node| node.0).collect(),
+            ..ConfState::default()
+        };
+        log.set_initial_state(vote.term, vote.voted, conf_state);
+        let raw = RawNode::new(&raft_config(&config, applied), log, &report::logger())
+            .expect("the configuration was checked, and the log answers");
+        RaftManager {
+            node: config.node,
+            voters,
+            learners,
+            election_ticks: (config.election_ticks_min as u64, config.election_ticks_max as u64),
+            raw,
+            random: Random::new(config.seed),
+            timeout: config.election_ticks_min,
+            timeout_of: None,
+            links: BTreeMap::new(),
+            durability: Durability::new(vote),
+            ticket_last: TICKET_SPACE,
+            vote_ticket: None,
+            flight: None,
+            fetches: BTreeMap::new(),
+            prepare_again_ticks: 0,
+            fatal: None,
+            committed: Vec::new(),
+            handed: applied,
+            applied,
+            role: Box::new(Follower::default()),
+            told: None,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// How things stand.
+    pub fn state(&self) -> Standing {
+        let raft = &self.raw.raft;
+        Standing {
+            role: report::kind_of(raft.state),
+            term: Term(raft.term),
+            leader: (raft.leader_id != 0).then_some(NodeId(raft.leader_id)),
+            last: LogIndex(raft.raft_log.last_index()),
+            committed: LogIndex(raft.raft_log.committed),
+            applied: self.applied,
+            serving: self.is_serving(),
+        }
+    }
+
+    /// Whether this node leads and has applied an entry of its own term.
+    pub fn is_serving(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader && self.raw.raft.apply_to_current_term()
+    }
+
+    /// Whether a completion belongs to this manager.
+    pub fn owns(ticket: Ticket) -> bool {
+        ticket.0 & TICKET_SPACE != 0
+    }
+
+    /// Figures of the log.
+    pub fn log_stats(&self) -> LogStats {
+        self.raw.store().stats()
+    }
+
+    /// Messages of peers that were not stepped.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Whether the disk has no room for more log; then proposals that do not fit are busy until it has.
+    pub fn is_full(&self) -> bool {
+        self.raw.store().is_full()
+    }
+
+    /// One tick of time (`limits::TICK_US`).
+    pub fn on_tick(&mut self, _now: Now) {
+        if self.raw.store().needs_mending() {
+            return;
+        }
+        if self.is_full() {
+            self.prepare_again_ticks += 1;
+            if self.prepare_again_ticks >= PREPARE_AGAIN_TICKS {
+                self.prepare_again_ticks = 0;
+                self.raw.mut_store().retry_prepare();
+            }
+        }
+        let raft = &mut self.raw.raft;
+        let stand = (raft.term, raft.state);
+        if self.timeout_of != Some(stand) {
+            let (low, high) = self.election_ticks;
+            self.timeout = self.random.within(low, high) as usize;
+            self.timeout_of = Some(stand);
+        }
+        // raft draws its own at each change of role; that one must never come to count.
+        raft.set_randomized_election_timeout(self.timeout);
+        self.raw.tick();
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
+            // It has just campaigned: two nodes that did at the same time must not meet again and again.
+            self.timeout_of = None;
+        }
+        self.observe();
+    }
+
+    /// A message of another node's consensus group. `from` and `link` are those of `Input::Peer`.
+    pub fn on_message(&mut self, _now: Now, from: NodeId, link: u64, message: RaftMessage) {
+        let newest = self.links.get(&from).copied().unwrap_or(0);
+        if link < newest {
+            self.dropped.stale += 1;
+            tracing::debug!(node = %self.node, %from, link, newest, "message of an older link dropped");
+            return;
+        }
+        if !self.durability.has_room() || self.raw.store().needs_mending() {
+            self.dropped.overloaded += 1;
+            return;
+        }
+        if let Err(invalid) = self.check(from, &message) {
+            self.dropped.invalid += 1;
+            if invalid.is_ordinary() {
+                tracing::debug!(node = %self.node, %from, %invalid, "message dropped");
+            } else {
+                tracing::warn!(node = %self.node, %from, %invalid, "message refused");
+            }
+            return;
+        }
+        // Only members get here, so this map is bounded.
+        self.links.insert(from, link);
+        let message = convert::from_wire(message).expect("its kind was checked");
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(node = %self.node, %from, %error, "message not taken by raft");
+        }
+        self.observe();
+    }
+
+    /// A connection to that node was refused, or closed and refused again.
+    pub fn report_unreachable(&mut self, node: NodeId) {
+        if node != self.node && (self.voters.contains(&node) || self.learners.contains(&node)) {
+            self.raw.report_unreachable(node.0);
+        }
+    }
+
+    /// A request for the leader has come, from a core of this node or from another node. The role decides.
+    pub fn on_request(&mut self, now: Now, request: Request, desk: &mut dyn Desk) {
+        self.tell_leader(desk);
+        self.role.on_request(now, request, desk);
+    }
+
+    /// Proposes records, all of them or none. Call it at most once a turn, with everything that has gathered: each call
+    /// is a message to every follower.
+    ///
+    /// On return the records have their indexes, and are neither durable nor committed. They are committed when
+    /// `take_committed` gives an entry of the same index and term; they are lost when it gives one of another term at
+    /// one of these indexes.
+    pub fn propose(&mut self, batch: Vec<Vec<u8>>) -> Result<Proposed, ProposeError> {
+        assert!(!batch.is_empty());
+        if !self.is_serving() {
+            return Err(ProposeError::NotLeader);
+        }
+        let raft = &self.raw.raft;
+        let proposed = Proposed { term: Term(raft.term), first: LogIndex(raft.raft_log.last_index() + 1) };
+        let bytes: u64 = batch.iter().map(|record| record.len() as u64).sum();
+        if bytes > self.propose_bytes() || !self.durability.has_room() {
+            return Err(ProposeError::Busy);
+        }
+        let log = self.raw.store();
+        if log.is_full() && log.waiting_bytes() + bytes + batch.len() as u64 * FRAMING_BYTES > log.room_bytes() {
+            return Err(ProposeError::Busy);
+        }
+        let record_bytes_max = log.payload_bytes_max() as usize;
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.node.0;
+        let entries: Vec<Entry> = batch.into_iter().map(|record| proposal(record, record_bytes_max)).collect();
+        message.set_entries(entries.into());
+        // raft drops the whole batch or none of it.
+        self.raw.step(message).map_err(|_| ProposeError::Busy)?;
+        Ok(proposed)
+    }
+
+    /// Bytes of records that may be proposed now.
+    pub fn propose_bytes(&self) -> u64 {
+        UNCOMMITTED_BYTES_MAX.saturating_sub(self.raw.raft.uncommitted_size() as u64)
+    }
+
+    /// Does what can be done now; see the top of this file. Call it once the inputs at hand were given, and again after
+    /// committed entries were taken and applied, until `take_committed` gives none.
+    pub fn turn(&mut self, now: Now, desk: &mut dyn Desk, effects: &mut Vec<Effect>) {
+        if self.raw.store().needs_mending() {
+            self.mend(effects);
+            return;
+        }
+        loop {
+            self.release(effects);
+            let room = self.durability.has_room() && self.committed.len() < COMMITTED_ENTRIES_MAX;
+            if !room || !self.raw.has_ready() {
+                break;
+            }
+            self.take_ready(effects);
+        }
+        self.ask_disk(effects);
+        self.tell_leader(desk);
+        self.role.on_tick(now, desk);
+    }
+
+    /// Committed entries in order, each once. Bounded: `turn` stops at `COMMITTED_ENTRIES_MAX` plus one Ready.
+    pub fn take_committed(&mut self) -> Vec<Committed> {
+        std::mem::take(&mut self.committed)
+    }
+
+    /// Everything up to `index` was applied.
+    pub fn set_applied(&mut self, index: LogIndex) {
+        assert!(self.applied <= index && index <= self.handed, "{} to {index} of {}", self.applied, self.handed);
+        self.applied = index;
+        self.raw.advance_apply_to(index.0);
+        self.raw.mut_store().set_applied(index.0);
+    }
+
+    /// Completion of a `LogFlush` of this manager.
+    pub fn on_log_flushed(&mut self, ticket: Ticket) {
+        let flight = self.flight.take().expect("a flush is under way");
+        assert_eq!(flight.ticket, ticket, "one flush is under way");
+        let flushed = self.raw.mut_store().on_flushed(flight.round);
+        if !flight.mends {
+            self.durability.flushed(flushed.upto.0);
+        }
+    }
+
+    /// Completion of a `VoteWrite` of this manager.
+    pub fn on_vote_written(&mut self, ticket: Ticket) {
+        assert_eq!(self.vote_ticket.take(), Some(ticket), "one vote write is under way");
+        self.durability.vote_written();
+    }
+
+    /// Completion of a `SegmentPrepare` of this manager.
+    pub fn on_segment_prepared(&mut self, segment: SegmentId, result: Result<(), DiskError>) {
+        self.prepare_again_ticks = 0;
+        self.raw.mut_store().on_prepared(segment, result);
+    }
+
+    /// Completion of a `LogRead` of this manager.
+    pub fn on_log_read(&mut self, ticket: Ticket, result: Result<Vec<u8>, DiskError>) {
+        let fetch = self.fetches.remove(&ticket).expect("the read was asked for");
+        match self.raw.mut_store().on_fetched(fetch, result.as_deref().map_err(|error| *error)) {
+            Ok(contexts) => contexts.into_iter().for_each(|context| self.raw.on_entries_fetched(context)),
+            Err(error) => self.fatal = Some(format!("the log cannot be read back: {error}")),
+        }
+    }
+
+    fn check(&self, from: NodeId, message: &RaftMessage) -> Result<(), Invalid> {
+        let raft = &self.raw.raft;
+        let facts = Facts {
+            node: self.node,
+            voters: &self.voters,
+            learners: &self.learners,
+            role: raft.state,
+            term: Term(raft.term),
+            leader: (raft.leader_id != 0).then_some(NodeId(raft.leader_id)),
+            last: LogIndex(raft.raft_log.last_index()),
+            entry_bytes_max: self.raw.store().payload_bytes_max() as usize,
+            settled: self.durability.settled() && raft.raft_log.unstable_entries().is_empty(),
+        };
+        validate::check(message, from, &facts)
+    }
+
+    /// Takes over the role that raft has after a step. At each step, so that no transition is missed.
+    fn observe(&mut self) {
+        let kind = report::kind_of(self.raw.raft.state);
+        while self.role.kind() != kind {
+            // The only voter of a group becomes candidate and leader within one step.
+            let direct = role::may_become(self.role.kind(), kind);
+            let next = if direct { kind } else { RoleKind::Candidate };
+            let role = std::mem::replace(&mut self.role, Box::new(Follower::default()));
+            self.role = role::change(self.node, role, next);
+            self.told = None;
+        }
+        if self.told.is_some_and(|told| told.0 != self.raw.raft.leader_id) {
+            self.role.on_leader_lost();
+            self.told = None;
+        }
+    }
+
+    /// Tells the role of a leader it does not know yet. Of this node itself only once it serves.
+    fn tell_leader(&mut self, desk: &mut dyn Desk) {
+        let leader = NodeId(self.raw.raft.leader_id);
+        if leader.0 == 0 || self.told == Some(leader) || (leader == self.node && !self.is_serving()) {
+            return;
+        }
+        tracing::info!(node = %self.node, %leader, term = self.raw.raft.term, "leader known");
+        self.told = Some(leader);
+        self.role.on_leader_known(leader, desk);
+    }
+
+    /// Tells raft what has become durable, and sends what was promised with it.
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(released) = self.durability.release() {
+            self.raw.on_persist_ready(released.number);
+            outgoing::send(released.messages, effects);
+        }
+    }
+
+    fn take_ready(&mut self, effects: &mut Vec<Effect>) {
+        let mut ready = self.raw.ready();
+        assert!(ready.snapshot().is_empty(), "snapshots are refused");
+        if let Some(hard) = ready.hs() {
+            self.durability.want_vote(Term(hard.term), NodeId(hard.vote));
+        }
+        let number = ready.number();
+        let at_once = outgoing::prepare(ready.take_messages());
+        let mut promised = outgoing::prepare(ready.take_persisted_messages());
+        if self.durability.vote_durable() {
+            outgoing::send(at_once, effects);
+        } else {
+            // The only voter of a group leads a term before that term is durable; its learners must not see it yet.
+            promised.splice(0..0, at_once);
+        }
+        let entries = ready.take_entries();
+        let commit = self.raw.raft.raft_log.committed;
+        if !entries.is_empty() {
+            let mark = self.raw.mut_store().append(&entries, commit);
+            self.durability.add_entries(mark.0);
+        }
+        self.raw.mut_store().set_commit(commit);
+        self.hand_out(ready.take_committed_entries());
+        self.raw.advance_append_async(ready);
+        self.durability.wait(number, promised);
+    }
+
+    fn hand_out(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            assert_eq!(entry.index, self.handed.0 + 1, "committed entries come without gap");
+            self.handed = LogIndex(entry.index);
+            self.committed.push(Committed { index: self.handed, term: Term(entry.term), entry });
+        }
+    }
+
+    /// A torn end must be repaired, durably, before anything else happens.
+    fn mend(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(flush) = self.raw.mut_store().take_flush() {
+            tracing::info!(node = %self.node, "repairing the torn end of the log");
+            let ticket = self.next_ticket();
+            self.flight = Some(Flight { ticket, round: flush.round, mends: true });
+            effects.push(Effect::LogFlush { ticket, writes: flush.writes });
+        }
+    }
+
+    /// Starts what the disk may do now.
+    fn ask_disk(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(text) = self.fatal.take() {
+            effects.push(Effect::Fatal { text });
+        }
+        if let Some(vote) = self.durability.start_vote() {
+            let ticket = self.next_ticket();
+            self.vote_ticket = Some(ticket);
+            effects.push(Effect::VoteWrite { ticket, sector: vote.encode() });
+        }
+        if self.durability.may_flush()
+            && let Some(flush) = self.raw.mut_store().take_flush()
+        {
+            self.durability.start_flush();
+            let ticket = self.next_ticket();
+            self.flight = Some(Flight { ticket, round: flush.round, mends: false });
+            effects.push(Effect::LogFlush { ticket, writes: flush.writes });
+        }
+        if let Some((segment, header)) = self.raw.mut_store().take_prepare() {
+            effects.push(Effect::SegmentPrepare { segment, header });
+        }
+        while let Some(fetch) = self.raw.mut_store().take_fetch() {
+            let ticket = self.next_ticket();
+            self.fetches.insert(ticket, fetch.id);
+            let (segment, offset, length) = (fetch.segment, fetch.offset, fetch.length);
+            effects.push(Effect::LogRead { ticket, segment, offset, length });
+        }
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.ticket_last += 1;
+        Ticket(self.ticket_last)
+    }
+}
+
+fn proposal(record: Vec<u8>, bytes_max: usize) -> Entry {
+    assert!(!record.is_empty(), "an empty entry is the first of a term");
+    assert!(record.len() <= bytes_max, "record of {} bytes, at most {bytes_max} fit", record.len());
+    Entry { data: record.into(), ..Entry::default() }
+}
+
+#[cfg(test)]
+#[path = "manager_test/mod.rs"]
+mod tests;

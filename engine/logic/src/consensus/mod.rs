@@ -1,0 +1,30 @@
+//! Consensus: the crate `raft` and everything around it that is decision, not I/O.
+//!
+//! - `manager`: `RaftManager`, leader election and log replication in the order that the disk demands;
+//! - `role`: what a follower, candidate and leader do with a request for the leader (State pattern);
+//! - `durability`: which message waits for which write;
+//! - `validate`: the gate before raft, which panics on impossible input;
+//! - `outgoing`: raft's messages on their way out;
+//! - `convert`: raft's messages and those of our wire;
+//! - `settings`: raft's configuration with reasons; `random`: election timeouts; `report`: raft's log lines.
+
+mod convert;
+mod durability;
+mod manager;
+mod outgoing;
+mod random;
+mod report;
+mod role;
+mod settings;
+mod validate;
+
+pub use manager::{Committed, Dropped, ProposeError, Proposed, RaftManager, Standing, TICKET_SPACE};
+pub use role::{
+    Candidate, Desk, Follower, HOLD_US, Held, Leader, REQUEST_HOPS, REQUESTS_HELD_MAX, Request, Role, RoleKind,
+    may_become,
+};
+pub use settings::{
+    APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, COMMITTED_BYTES_MAX, COMMITTED_ENTRIES_MAX, ManagerConfig,
+    UNCOMMITTED_BYTES_MAX,
+};
+pub use validate::Invalid;

@@ -1,0 +1,471 @@
+//! Stage delivery: pushes images to the receivers that are connected here, in the order of their inboxes.
+//!
+//! ```text
+//! OpenInbox -> InboxSubscribe (core 0) -> InboxOpened      InboxPull -> InboxEntries (as they come)
+//! entry -> Head, then its chunks in order: from memory, from this core's store, else fetched from a holder
+//! Ack -> leader (batched: one request under way) -> Acked
+//! ```
+//! Bounds: body bytes by the receiver's credit, images not yet acknowledged by `DELIVERY_WINDOW`, chunks read ahead by
+//! `READ_AHEAD_CHUNKS`. A chunk that is not what the log says is never sent: the next holder is asked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proto::client::{ClientReply, ImageHead};
+use proto::error::Refusal;
+use proto::ids::{Address, CoreId, ImageId, InboxId, InboxSeq, RequestId};
+use proto::limits::{ACKS_MAX, CHUNK_BYTES_MAX};
+use proto::peer::{Lane, LeaderAnswer, LeaderRequest, PeerMessage};
+use proto::ring::core_of;
+
+use crate::context::Context;
+use crate::home::Home;
+use crate::ingest::chunk_length;
+use crate::io::{Body, BodyRef, ConnId, CoreNote, InboxEntry};
+use crate::limits::{DELIVERY_WINDOW, FETCH_AGAIN_US, FETCH_TIMEOUT_US, FETCHES_MAX, READ_AHEAD_CHUNKS};
+use crate::requests::Purpose;
+use crate::store::chunks::ReadPurpose;
+
+/// The receivers connected to this core.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    sessions: BTreeMap<ConnId, Session>,
+    by_name: BTreeMap<String, ConnId>, // the newest session of each receiver
+    fetches: BTreeMap<RequestId, Fetch>,
+    last_fetch: u64,
+    acks: BTreeMap<InboxId, InboxSeq>, // to be asked with the next request
+    ack_asked: bool,
+}
+
+/// One receiver.
+#[derive(Debug)]
+struct Session {
+    name: String,
+    inbox: Option<InboxId>,        // once core 0 answered
+    entries: VecDeque<InboxEntry>, // to be sent, in order, the first one perhaps in part
+    pulled: InboxSeq,              // the last one asked of core 0 and received
+    pulling: bool,
+    acked: InboxSeq,           // by the receiver
+    credit: u64,               // body bytes permitted in all
+    sent_bytes: u64,           // body bytes sent in all
+    head_sent: bool,           // of the first entry
+    sent_end: u64,             // bytes of the first entry that were sent
+    reading: BTreeSet<u64>,    // offsets of the first entry that were asked for, here or of a holder
+    read: BTreeMap<u64, Body>, // of the first entry, by offset, each with a hold
+    pause_until_us: u64,       // no holder could serve: wait
+}
+
+#[derive(Debug)]
+struct Fetch {
+    conn: ConnId,
+    seq: InboxSeq,
+    offset: u64,
+    holder: usize, // which of the holders was asked
+    asked_us: u64,
+}
+
+impl Delivery {
+    /// A receiver wants its inbox.
+    pub fn on_open(&mut self, cx: &mut Context<'_>, conn: ConnId, name: String, credit: u64) {
+        if !self.is_home_here(cx, &name) {
+            let text = "this node is not the receiver's home now; see the ring";
+            return cx.dismiss(conn, Refusal::NotHome, text);
+        }
+        if let Some(older) = self.by_name.insert(name.clone(), conn) {
+            self.end(cx, older);
+            cx.dismiss(older, Refusal::Superseded, "a newer session of this inbox took over");
+        }
+        cx.tell(CoreId(0), CoreNote::InboxSubscribe { name: name.clone(), conn });
+        let session = Session {
+            name,
+            inbox: None,
+            entries: VecDeque::new(),
+            pulled: InboxSeq(0),
+            pulling: false,
+            acked: InboxSeq(0),
+            credit,
+            sent_bytes: 0,
+            head_sent: false,
+            sent_end: 0,
+            reading: BTreeSet::new(),
+            read: BTreeMap::new(),
+            pause_until_us: 0,
+        };
+        self.sessions.insert(conn, session);
+    }
+
+    /// Core 0 knows the inbox or not.
+    pub fn on_subscribed(&mut self, cx: &mut Context<'_>, conn: ConnId, result: Result<(InboxId, InboxSeq), Refusal>) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        match result {
+            Ok((inbox, acked_upto)) => {
+                session.inbox = Some(inbox);
+                session.pulled = acked_upto;
+                session.acked = acked_upto;
+                cx.reply(conn, ClientReply::InboxOpened { inbox, acked_upto });
+                session.pull(cx, conn);
+            }
+            Err(refusal) => {
+                let text = format!("client '{}' is not registered; register it first", session.name);
+                self.end(cx, conn);
+                cx.dismiss(conn, refusal, &text);
+            }
+        }
+    }
+
+    /// Core 0 has entries.
+    pub fn on_entries(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId, entries: Vec<InboxEntry>) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        session.pulling = false;
+        for entry in entries {
+            assert_eq!(entry.seq.0, session.pulled.0 + 1, "an inbox has no gaps");
+            session.pulled = entry.seq;
+            session.entries.push_back(entry);
+        }
+        self.push(cx, home, conn);
+    }
+
+    /// The receiver permits more bytes.
+    pub fn on_credit(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId, credit: u64) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        session.credit = session.credit.max(credit);
+        self.push(cx, home, conn);
+    }
+
+    /// The receiver has everything up to `upto` durably.
+    pub fn on_ack(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId, inbox: InboxId, upto: InboxSeq) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let sent = match session.entries.front() {
+            Some(entry) => InboxSeq(entry.seq.0 - 1),
+            None => session.pulled,
+        };
+        if session.inbox != Some(inbox) || upto > sent {
+            self.end(cx, conn);
+            return cx.dismiss(conn, Refusal::BadRequest, "acknowledged what was not delivered on this connection");
+        }
+        session.acked = session.acked.max(upto);
+        let ack = self.acks.entry(inbox).or_default();
+        *ack = (*ack).max(upto);
+        self.push(cx, home, conn);
+    }
+
+    /// The leader committed acknowledgements, or not.
+    pub fn on_ack_answer(&mut self, cx: &mut Context<'_>, asked: LeaderRequest, answer: LeaderAnswer) {
+        self.ack_asked = false;
+        let LeaderAnswer::Acked { upto } = answer else {
+            // Refused for now: asked again with the next ones.
+            if let LeaderRequest::Ack { upto } = asked {
+                for (inbox, seq) in upto {
+                    let ack = self.acks.entry(inbox).or_default();
+                    *ack = (*ack).max(seq);
+                }
+            }
+            return;
+        };
+        for (&conn, session) in &self.sessions {
+            if let Some(&(inbox, upto)) = upto.iter().find(|(inbox, _)| session.inbox == Some(*inbox)) {
+                cx.reply(conn, ClientReply::Acked { inbox, upto });
+            }
+        }
+    }
+
+    /// The connection is gone.
+    pub fn on_client_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.end(cx, conn);
+    }
+
+    /// The ring, or whether a leader is heard, changed: receivers that belong elsewhere go there.
+    pub fn on_view(&mut self, cx: &mut Context<'_>) {
+        let elsewhere: Vec<ConnId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !self.is_home_here(cx, &session.name))
+            .map(|(&conn, _)| conn)
+            .collect();
+        for conn in elsewhere {
+            self.end(cx, conn);
+            cx.dismiss(conn, Refusal::NotHome, "another node is the receiver's home now; see the ring");
+        }
+    }
+
+    /// A chunk for a receiver was read here.
+    pub fn on_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        home: &mut Home,
+        (conn, seq, offset): (ConnId, InboxSeq, u64),
+        body: Option<Body>,
+    ) {
+        match body {
+            Some(body) => self.on_bytes(cx, home, conn, seq, offset, body),
+            None => self.fetch(cx, conn, seq, offset, 0),
+        }
+    }
+
+    /// A holder sent a chunk.
+    pub fn on_fetched(&mut self, cx: &mut Context<'_>, home: &mut Home, request: RequestId, body: Body) {
+        match self.fetches.remove(&request) {
+            Some(fetch) => self.on_bytes(cx, home, fetch.conn, fetch.seq, fetch.offset, body),
+            None => cx.release(body.buf),
+        }
+    }
+
+    /// A holder does not have a chunk: the next one is asked.
+    pub fn on_fetch_failed(&mut self, cx: &mut Context<'_>, request: RequestId) {
+        if let Some(fetch) = self.fetches.remove(&request) {
+            self.fetch(cx, fetch.conn, fetch.seq, fetch.offset, fetch.holder + 1);
+        }
+    }
+
+    /// Another home asks for a chunk of an image held here.
+    pub fn on_fetch(
+        &mut self,
+        cx: &mut Context<'_>,
+        home: &mut Home,
+        to: Address,
+        request: RequestId,
+        image: ImageId,
+        offset: u64,
+    ) {
+        if let Some(body) = home.chunks.cached(image, offset) {
+            let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
+            return cx.send_body(
+                Lane::Fetch,
+                to,
+                PeerMessage::Fetched { request, image, offset, crc32: body.crc32 },
+                bytes,
+            );
+        }
+        match home.slot(image, offset) {
+            Some(slot) if home.chunks.fetches() < FETCHES_MAX => {
+                home.chunks.read(cx, slot, ReadPurpose::Fetch { to, request, image, offset });
+            }
+            Some(_) => cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::Busy }),
+            None => cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::NotHeld }),
+        }
+    }
+
+    /// A chunk for another home was read here.
+    pub fn on_fetch_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Address,
+        request: RequestId,
+        image: ImageId,
+        offset: u64,
+        body: Option<Body>,
+    ) {
+        let Some(body) = body else {
+            return cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::NotHeld });
+        };
+        let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
+        cx.send_body(Lane::Fetch, to, PeerMessage::Fetched { request, image, offset, crc32: body.crc32 }, bytes);
+        cx.release(body.buf);
+    }
+
+    /// Fetches without an answer go to the next holder; receivers that had to wait are served again.
+    pub fn on_tick(&mut self, cx: &mut Context<'_>, home: &mut Home) {
+        let now_us = cx.now.mono_us;
+        let late: Vec<RequestId> = self
+            .fetches
+            .iter()
+            .filter(|(_, fetch)| now_us >= fetch.asked_us + FETCH_TIMEOUT_US)
+            .map(|(&request, _)| request)
+            .collect();
+        for request in late {
+            self.on_fetch_failed(cx, request);
+        }
+        let paused: Vec<ConnId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.pause_until_us != 0 && now_us >= session.pause_until_us)
+            .map(|(&conn, _)| conn)
+            .collect();
+        for conn in paused {
+            self.sessions.get_mut(&conn).expect("listed above").pause_until_us = 0;
+            self.push(cx, home, conn);
+        }
+    }
+
+    /// Asks the leader to commit what was acknowledged meanwhile.
+    pub fn turn(&mut self, cx: &mut Context<'_>) {
+        if self.ack_asked || self.acks.is_empty() || !cx.requests.has_room() {
+            return;
+        }
+        self.ack_asked = true;
+        let upto: Vec<(InboxId, InboxSeq)> =
+            self.acks.iter().take(ACKS_MAX).map(|(&inbox, &seq)| (inbox, seq)).collect();
+        self.acks.retain(|inbox, _| upto.last().is_some_and(|(last, _)| inbox > last));
+        cx.requests.ask(cx.me, cx.now, Purpose::Ack, LeaderRequest::Ack { upto }, cx.out);
+    }
+
+    /// Sends a receiver what it may get now, and has the next bytes read.
+    fn push(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId) {
+        loop {
+            let Some(session) = self.sessions.get_mut(&conn) else { return };
+            let Some(inbox) = session.inbox else { return };
+            let Some(entry) = session.entries.front() else { return session.pull(cx, conn) };
+            if session.pause_until_us != 0 || entry.seq.0 > session.acked.0 + DELIVERY_WINDOW {
+                return;
+            }
+            let (seq, image, length) = (entry.seq, entry.image, entry.fingerprint.length);
+            if !session.head_sent {
+                session.head_sent = true;
+                let head = ImageHead {
+                    inbox,
+                    seq,
+                    image,
+                    fingerprint: entry.fingerprint,
+                    sender: entry.sender.to_string(),
+                    name: entry.name.to_string(),
+                    index: entry.index,
+                };
+                cx.reply(conn, ClientReply::Head(head));
+            }
+            while session.sent_end < length {
+                let offset = session.sent_end;
+                let here = session.read.remove(&offset);
+                let cached = here.or_else(|| home.chunks.cached(image, offset));
+                let expected = chunk_length(length, offset);
+                let Some(body) = cached.filter(|body| u64::from(body.length) == expected) else { break };
+                if session.sent_bytes + expected > session.credit {
+                    if let Some(body) = here {
+                        session.read.insert(offset, body);
+                    }
+                    return;
+                }
+                let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
+                cx.out.push(crate::io::Effect::ClientSend {
+                    conn,
+                    message: ClientReply::Chunk { inbox, seq, offset, crc32: body.crc32 },
+                    body: Some(bytes),
+                });
+                if here.is_some() {
+                    cx.release(body.buf);
+                }
+                session.sent_bytes += expected;
+                session.sent_end += expected;
+                session.reading.remove(&offset);
+            }
+            if session.sent_end == length {
+                session.next_entry(cx);
+                continue;
+            }
+            return self.read_ahead(cx, home, conn);
+        }
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(entry) = session.entries.front() else { return };
+        let (seq, image, length) = (entry.seq, entry.image, entry.fingerprint.length);
+        let mut missing = Vec::new();
+        for ahead in 0..READ_AHEAD_CHUNKS as u64 {
+            let offset = session.sent_end + ahead * CHUNK_BYTES_MAX as u64;
+            let part = chunk_length(length, offset);
+            if part == 0 || session.sent_bytes + (offset - session.sent_end) + part > session.credit {
+                break;
+            }
+            if session.read.contains_key(&offset) || home.chunks.cached(image, offset).is_some() {
+                continue;
+            }
+            if session.reading.insert(offset) {
+                missing.push((offset, part));
+            }
+        }
+        for (offset, part) in missing {
+            match home.slot(image, offset).filter(|slot| u64::from(slot.length) == part) {
+                Some(slot) => home.chunks.read(cx, slot, ReadPurpose::Deliver { conn, seq, offset }),
+                None => self.fetch(cx, conn, seq, offset, 0),
+            }
+        }
+    }
+
+    fn on_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        home: &mut Home,
+        conn: ConnId,
+        seq: InboxSeq,
+        offset: u64,
+        body: Body,
+    ) {
+        let wanted = self.sessions.get_mut(&conn).filter(|session| {
+            session.entries.front().is_some_and(|entry| {
+                entry.seq == seq && u64::from(body.length) == chunk_length(entry.fingerprint.length, offset)
+            }) && offset >= session.sent_end
+                && !session.read.contains_key(&offset)
+        });
+        match wanted {
+            Some(session) => {
+                session.read.insert(offset, body);
+            }
+            None => cx.release(body.buf),
+        }
+        self.push(cx, home, conn);
+    }
+
+    /// Asks the next holder that the log names for a chunk that this core does not have.
+    fn fetch(&mut self, cx: &mut Context<'_>, conn: ConnId, seq: InboxSeq, offset: u64, holder: usize) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(entry) = session.entries.front().filter(|entry| entry.seq == seq) else { return };
+        let holders: Vec<Address> =
+            entry.holders.iter().map(|holder| holder.address).filter(|&address| address != cx.me).collect();
+        let is_up = |address: &&Address| cx.view.ring.member(address.node).is_some_and(|member| member.up);
+        let order: Vec<Address> =
+            holders.iter().filter(is_up).chain(holders.iter().filter(|address| !is_up(address))).copied().collect();
+        let Some(&address) = order.get(holder) else {
+            // All were asked. They may come back: from the beginning, after a while.
+            session.reading.remove(&offset);
+            session.pause_until_us = cx.now.mono_us + FETCH_AGAIN_US;
+            return;
+        };
+        self.last_fetch += 1;
+        let request = RequestId(self.last_fetch);
+        self.fetches.insert(request, Fetch { conn, seq, offset, holder, asked_us: cx.now.mono_us });
+        cx.send(address, PeerMessage::Fetch { request, image: entry.image, offset });
+    }
+
+    /// Ends a session: its holds, its fetches, its subscription.
+    fn end(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(session) = self.sessions.remove(&conn) else { return };
+        for body in session.read.values() {
+            cx.release(body.buf);
+        }
+        if self.by_name.get(&session.name) == Some(&conn) {
+            self.by_name.remove(&session.name);
+        }
+        self.fetches.retain(|_, fetch| fetch.conn != conn);
+        cx.tell(CoreId(0), CoreNote::InboxUnsubscribe { conn });
+    }
+
+    fn is_home_here(&self, cx: &Context<'_>, name: &str) -> bool {
+        cx.view.contact
+            && cx
+                .view
+                .ring
+                .home(name)
+                .is_some_and(|member| member.node == cx.me.node && core_of(name, member.cores) == cx.me.core)
+    }
+}
+
+impl Session {
+    /// Asks core 0 for what comes next, when little is left.
+    fn pull(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        if let Some(inbox) = self.inbox
+            && !self.pulling
+        {
+            self.pulling = true;
+            cx.tell(CoreId(0), CoreNote::InboxPull { inbox, conn, after: self.pulled });
+        }
+    }
+
+    fn next_entry(&mut self, cx: &mut Context<'_>) {
+        for body in std::mem::take(&mut self.read).into_values() {
+            cx.release(body.buf);
+        }
+        self.entries.pop_front();
+        self.head_sent = false;
+        self.sent_end = 0;
+        self.reading.clear();
+    }
+}

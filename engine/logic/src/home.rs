@@ -1,0 +1,817 @@
+//! Stage home: stores the bytes of images, as home (first in the chain) or as further holder.
+//!
+//! ```text
+//! ingest --Upload, UploadChunk*--> home: chunk store, and on to the further holders, at their pace
+//! holder --UploadProgress--> home        home --UploadProgress--> ingest
+//! all bytes durable on `copies` holders: home --Notice--> leader
+//! leader --Ready--> home --UploadReady--> ingest
+//! record applied: Claim (keep the bytes)       all receivers acknowledged: Free
+//! ```
+//! Bytes are freed only by `Free`, by the leader's answer that the image is ready elsewhere or refused for good, by proof
+//! that the image is finished, or, for uploads that nobody claims and nobody continues, after the idle time. Never because
+//! something is merely absent.
+//!
+//! The homes feed all further holders themselves (a star, not a chain): with the default of two copies it is the same, and
+//! one slow holder does not hide behind another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::checksum::{CRC64_EMPTY, crc64_combine};
+use proto::error::Refusal;
+use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
+use proto::limits::CHUNK_BYTES_MAX;
+use proto::peer::{Lane, LeaderAnswer, LeaderRequest, Notice, PeerMessage, Upload};
+
+use crate::context::Context;
+use crate::ingest::chunk_length;
+use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
+use crate::limits::{
+    HOLDER_WINDOW_BYTES, HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, RESEND_US, STALL_US, UNCLAIMED_MAX,
+};
+use crate::requests::Purpose;
+use crate::store::chunks::{ChunkId, Chunks, ReadPurpose};
+use crate::store::slot::{Slot, blocks_for};
+
+/// The images of one core's store.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub chunks: Chunks,
+    objects: BTreeMap<ImageId, Object>,
+    uploads: usize,   // objects with an upload
+    image_bytes: u64, // payload of the chunks of all objects
+    next_life: u64,
+    upload_idle_us: u64,
+    claims_complete: bool,
+}
+
+/// An image in the store.
+#[derive(Debug)]
+struct Object {
+    life: u64,
+    chunks: Vec<Chunk>,    // by number, without gap
+    before: Vec<Slot>,     // found at start, of no claim, kept until the upload that replaces them is claimed
+    claims: Vec<LogIndex>, // records that name this core as holder
+    upload: Option<Uploading>,
+    touched_us: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Chunk {
+    InFlight { length: u32, crc64: u64 },
+    Durable(Slot),
+}
+
+/// What is only needed until the image is ready.
+#[derive(Debug)]
+struct Uploading {
+    spec: Upload,
+    is_home: bool,
+    sources: Vec<Address>,
+    received_end: u64,
+    durable_end: u64,     // <= received_end
+    promised_blocks: u64, // set aside in the space, not yet written
+    others: Vec<Other>,   // as home: the further holders
+    notice: NoticeState,
+    complete_us: Option<u64>, // since when all bytes are durable and have the right checksum
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoticeState {
+    Idle,
+    Asked,
+    Again { at_us: u64 },
+    Ready,
+}
+
+/// A further holder, as its home sees it.
+#[derive(Debug)]
+struct Other {
+    address: Address,
+    sent_end: u64,
+    durable_end: u64,
+    reading: bool, // a chunk for it is being read from disk
+    incarnation: Incarnation,
+    heard_us: u64,
+    sent_us: u64,
+}
+
+impl Home {
+    /// Takes over what was found on disk; claims follow.
+    pub fn new(chunks: Chunks, found: Vec<Slot>, upload_idle_us: u64, now_us: u64) -> Home {
+        let mut home = Home {
+            chunks,
+            objects: BTreeMap::new(),
+            uploads: 0,
+            image_bytes: 0,
+            next_life: 1,
+            upload_idle_us,
+            claims_complete: false,
+        };
+        let mut by_image: BTreeMap<ImageId, BTreeMap<u32, Slot>> = BTreeMap::new();
+        for slot in found {
+            let older = match by_image.entry(slot.image).or_default().entry(slot.chunk) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(slot);
+                    continue;
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) if entry.get().birth < slot.birth => {
+                    entry.insert(slot)
+                }
+                std::collections::btree_map::Entry::Occupied(_) => slot,
+            };
+            home.chunks.free(older.extent);
+        }
+        for (image, slots) in by_image {
+            let mut object = home.new_object(now_us);
+            for (number, slot) in slots {
+                if number as usize == object.chunks.len() {
+                    home.image_bytes += u64::from(slot.length);
+                    object.chunks.push(Chunk::Durable(slot));
+                } else {
+                    object.before.push(slot);
+                }
+            }
+            home.objects.insert(image, object);
+        }
+        home
+    }
+
+    /// An ingest or a home announces an image, or asks after it.
+    pub fn on_upload(&mut self, cx: &mut Context<'_>, from: Address, spec: Upload) {
+        let image = spec.image;
+        let is_home = spec.chain.first() == Some(&cx.me);
+        if is_home && !cx.view.contact {
+            let text = "the home has no leader: fewer than a majority of the voters can be reached".to_owned();
+            return refuse(cx, from, image, Refusal::NoLeader, text);
+        }
+        if let Some(object) = self.objects.get(&image)
+            && object.upload.as_ref().is_some_and(|upload| upload.spec.fingerprint != spec.fingerprint)
+        {
+            let text = format!("image {image} is known with other bytes; use a new image id");
+            return refuse(cx, from, image, Refusal::DifferentBytes, text);
+        }
+        if self.objects.get(&image).is_none_or(|object| object.upload.is_none()) {
+            if let Err((refusal, text)) = self.begin(cx, &spec, is_home) {
+                return refuse(cx, from, image, refusal, text);
+            }
+        }
+        let object = self.objects.get_mut(&image).expect("begun above");
+        object.touched_us = cx.now.mono_us;
+        let upload = object.upload.as_mut().expect("begun above");
+        if !upload.sources.contains(&from) {
+            upload.sources.push(from);
+        }
+        for name in &spec.receivers {
+            if !upload.spec.receivers.contains(name) {
+                upload.spec.receivers.push(name.clone());
+                if upload.notice == NoticeState::Ready {
+                    upload.notice = NoticeState::Idle;
+                }
+            }
+        }
+        upload.is_home |= is_home;
+        if is_home {
+            for &address in spec.chain.iter().skip(1) {
+                if upload.others.len() + 1 < usize::from(cx.view.copies) && !upload.has_other(address.node) {
+                    upload.add_other(cx, address);
+                }
+            }
+        }
+        report(cx, image, upload);
+        self.advance(cx, image);
+    }
+
+    /// Bytes of an upload.
+    pub fn on_chunk(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, offset: u64, body: Body) {
+        let now_us = cx.now.mono_us;
+        let Some(object) = self.objects.get_mut(&image) else { return cx.release(body.buf) };
+        let Some(upload) = object.upload.as_mut() else { return cx.release(body.buf) };
+        let expected = chunk_length(upload.spec.fingerprint.length, upload.received_end);
+        if offset != upload.received_end || u64::from(body.length) != expected || expected == 0 {
+            cx.release(body.buf);
+            if offset < upload.durable_end {
+                let message = PeerMessage::UploadProgress {
+                    image,
+                    durable_end: upload.durable_end,
+                    incarnation: cx.view.incarnation,
+                };
+                cx.send(from, message);
+            }
+            return;
+        }
+        if !self.chunks.can_write() {
+            cx.release(body.buf);
+            return; // Nothing is confirmed, so the bytes come again.
+        }
+        object.touched_us = now_us;
+        let blocks = u64::from(blocks_for(body.length)).min(upload.promised_blocks);
+        upload.promised_blocks -= blocks;
+        self.chunks.space.unpromise(blocks);
+        upload.received_end += u64::from(body.length);
+        self.image_bytes += u64::from(body.length);
+        let id = ChunkId { image, life: object.life, number: object.chunks.len() as u32 };
+        object.chunks.push(Chunk::InFlight { length: body.length, crc64: body.crc64 });
+        let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
+        for other in &mut upload.others {
+            if other.sent_end == offset && other.has_window(bytes.length) {
+                other.send(cx, image, bytes);
+            }
+        }
+        self.chunks.write(cx, id, body);
+    }
+
+    /// A data write is done.
+    pub fn on_written(&mut self, ticket: Ticket) {
+        self.chunks.on_written(ticket);
+    }
+
+    /// Chunks are durable.
+    pub fn on_committed(&mut self, cx: &mut Context<'_>, ticket: Ticket) {
+        let mut moved = Vec::new();
+        for (id, slot) in self.chunks.on_committed(ticket) {
+            let Some(object) = self.objects.get_mut(&id.image).filter(|object| object.life == id.life) else {
+                self.chunks.free(slot.extent);
+                continue;
+            };
+            object.chunks[id.number as usize] = Chunk::Durable(slot);
+            let Some(upload) = object.upload.as_mut() else { continue };
+            while let Some(Chunk::Durable(slot)) =
+                object.chunks.get((upload.durable_end / CHUNK_BYTES_MAX as u64) as usize)
+                && upload.durable_end < upload.received_end
+            {
+                upload.durable_end += u64::from(slot.length);
+            }
+            if !moved.contains(&id.image) {
+                moved.push(id.image);
+            }
+        }
+        for image in moved {
+            let object = self.objects.get_mut(&image).expect("nothing was removed");
+            report(cx, image, object.upload.as_ref().expect("only uploads moved"));
+            self.advance(cx, image);
+        }
+    }
+
+    /// A further holder says how much it has.
+    pub fn on_progress(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Address,
+        image: ImageId,
+        durable_end: u64,
+        incarnation: Incarnation,
+    ) {
+        let Some(upload) = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut()) else { return };
+        let length = upload.spec.fingerprint.length;
+        let Some(other) = upload.others.iter_mut().find(|other| other.address == from) else { return };
+        other.heard_us = cx.now.mono_us;
+        other.incarnation = incarnation;
+        other.durable_end = other.durable_end.max(durable_end.min(length));
+        other.sent_end = other.sent_end.max(other.durable_end);
+        self.advance(cx, image);
+    }
+
+    /// A further holder will not store the bytes: another one is tried.
+    pub fn on_refused(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, refusal: Refusal) {
+        let Some(upload) = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut()) else { return };
+        if upload.others.iter().any(|other| other.address == from) {
+            tracing::debug!(%image, %from, ?refusal, "a holder refused");
+            if !upload.replace(cx, from.node) && refusal == Refusal::NoSpace {
+                let text = format!("no node has room for a further copy of image {image}; free space or add disks");
+                return self.give_up(cx, image, refusal, &text);
+            }
+            self.advance(cx, image);
+        }
+    }
+
+    /// The upload was refused elsewhere.
+    pub fn on_cancel(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let Some(object) = self.objects.get(&image) else { return };
+        let undecided = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
+        if object.claims.is_empty() && object.before.is_empty() && undecided {
+            self.cancel_others(cx, image);
+            self.drop_object(cx, image);
+        }
+    }
+
+    /// The leader judged a notice.
+    pub fn on_notice_answer(&mut self, cx: &mut Context<'_>, image: ImageId, answer: LeaderAnswer) {
+        let Some(object) = self.objects.get_mut(&image) else { return };
+        let Some(upload) = object.upload.as_mut() else { return };
+        match answer {
+            LeaderAnswer::Ready { ready } => {
+                let names: Vec<String> = ready.iter().map(|receiver| receiver.name.clone()).collect();
+                let index = ready.iter().map(|receiver| receiver.index).max().unwrap_or_default();
+                let mut holders: Vec<Holder> = Vec::new();
+                for holder in ready.iter().flat_map(|receiver| &receiver.holders) {
+                    if !holders.contains(holder) {
+                        holders.push(*holder);
+                    }
+                }
+                let is_holder = holders.iter().any(|holder| holder.address == cx.me);
+                for &source in &upload.sources {
+                    let message =
+                        PeerMessage::UploadReady { image, receivers: names.clone(), index, holders: holders.clone() };
+                    cx.send(source, message);
+                }
+                let all = upload.spec.receivers.iter().all(|name| names.contains(name));
+                upload.notice = if all { NoticeState::Ready } else { NoticeState::Idle };
+                if !all {
+                    return self.advance(cx, image);
+                }
+                upload.sources.clear();
+                if !object.claims.is_empty() {
+                    self.settle(image);
+                } else if !is_holder {
+                    self.cancel_others(cx, image);
+                    self.drop_object(cx, image);
+                }
+            }
+            LeaderAnswer::TooFewHolders => {
+                upload.notice = NoticeState::Again { at_us: cx.now.mono_us + ORPHAN_US };
+            }
+            LeaderAnswer::Refused { refusal, .. } if refusal.is_transient() => {
+                upload.notice = NoticeState::Again { at_us: cx.now.mono_us + NOTICE_RETRY_US };
+            }
+            LeaderAnswer::Refused { refusal, text } => self.give_up(cx, image, refusal, &text),
+            other => tracing::warn!(%image, ?other, "the leader answered a notice with something else"),
+        }
+    }
+
+    /// A record names this core as holder.
+    pub fn on_claim(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
+        let Some(object) = self.objects.get_mut(&image) else {
+            tracing::error!(%image, %index, "a record names this core as holder of bytes that are not here");
+            return;
+        };
+        if object.claims.contains(&index) {
+            return;
+        }
+        object.claims.push(index);
+        let waits = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
+        if waits && !object.before.is_empty() {
+            // The record speaks of the bytes found at start; those being received again are not needed.
+            self.restore(cx, image);
+        } else if object.upload.as_ref().is_some_and(|upload| upload.notice == NoticeState::Ready || !upload.is_home) {
+            self.settle(image);
+        }
+    }
+
+    /// All receivers of a record acknowledged.
+    pub fn on_free(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
+        let Some(object) = self.objects.get_mut(&image) else { return };
+        object.claims.retain(|&claim| claim != index);
+        let in_use = object.upload.as_ref().is_some_and(|upload| upload.notice != NoticeState::Ready);
+        if object.claims.is_empty() && !in_use {
+            self.drop_object(cx, image);
+        }
+    }
+
+    /// All claims of the records applied at start were told. Returns the images that no record claimed.
+    pub fn on_claims_complete(&mut self) -> Vec<ImageId> {
+        self.claims_complete = true;
+        self.unclaimed()
+    }
+
+    /// Whether all claims of the records applied at start were told.
+    pub fn is_claims_complete(&self) -> bool {
+        self.claims_complete
+    }
+
+    /// Images found at start that no record claimed since, at most `UNCLAIMED_MAX`.
+    pub fn unclaimed(&self) -> Vec<ImageId> {
+        let unclaimed = self.objects.iter().filter(|(_, object)| object.claims.is_empty() && object.upload.is_none());
+        unclaimed.map(|(&image, _)| image).take(UNCLAIMED_MAX).collect()
+    }
+
+    /// The records prove that these are finished.
+    pub fn on_finished(&mut self, cx: &mut Context<'_>, images: &[ImageId]) {
+        for &image in images {
+            let Some(object) = self.objects.get(&image) else { continue };
+            if object.claims.is_empty() && object.upload.is_none() {
+                self.drop_object(cx, image);
+            }
+        }
+    }
+
+    /// A node cannot be reached: its copies go to the next node at once.
+    pub fn on_unreachable(&mut self, cx: &mut Context<'_>, node: NodeId) {
+        self.for_uploads(cx, |cx, upload| {
+            upload.replace(cx, node);
+        });
+    }
+
+    /// A chunk file is there or not.
+    pub fn on_file_created(&mut self, cx: &mut Context<'_>, file: FileId, result: Result<(), DiskError>) {
+        let hopeless = self.chunks.on_file_created(cx, file, result);
+        self.refuse_for_space(cx, hopeless);
+    }
+
+    /// A chunk for a further holder was read.
+    pub fn on_feed_read(&mut self, cx: &mut Context<'_>, to: Address, image: ImageId, offset: u64, body: Option<Body>) {
+        let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
+        if let Some(other) = upload.and_then(|upload| upload.others.iter_mut().find(|other| other.address == to)) {
+            other.reading = false;
+            if let Some(body) = body
+                && other.sent_end == offset
+            {
+                other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
+            }
+        }
+        if let Some(body) = body {
+            cx.release(body.buf);
+        }
+        self.advance(cx, image);
+    }
+
+    /// The chunk of `image` at `offset` as it lies on disk, if it does.
+    pub fn slot(&self, image: ImageId, offset: u64) -> Option<Slot> {
+        match self.objects.get(&image)?.chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize)? {
+            Chunk::Durable(slot) => Some(*slot),
+            Chunk::InFlight { .. } => None,
+        }
+    }
+
+    /// Uploads, complete images, image bytes.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let images = self.objects.values().filter(|object| !object.claims.is_empty()).count();
+        (self.uploads as u64, images as u64, self.image_bytes)
+    }
+
+    /// Repeats what was lost, replaces what is silent, drops what nobody continues.
+    pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+        let hopeless = self.chunks.take_hopeless(cx);
+        self.refuse_for_space(cx, hopeless);
+        let now_us = cx.now.mono_us;
+        let view = Arc::clone(cx.view);
+        self.for_uploads(cx, |cx, upload| {
+            let is_lost = |other: &Other| {
+                !view.ring.member(other.address.node).is_some_and(|member| member.up)
+                    || (other.durable_end < upload.spec.fingerprint.length && now_us >= other.heard_us + STALL_US)
+            };
+            let lost: Vec<NodeId> =
+                upload.others.iter().filter(|other| is_lost(other)).map(|other| other.address.node).collect();
+            for node in lost {
+                upload.replace(cx, node);
+            }
+            upload.resend(cx);
+            if let NoticeState::Again { at_us } = upload.notice
+                && now_us >= at_us
+            {
+                upload.notice = NoticeState::Idle;
+            }
+        });
+        if !self.claims_complete {
+            return;
+        }
+        let idle_us = self.upload_idle_us;
+        let idle: Vec<ImageId> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.claims.is_empty() && now_us >= object.touched_us + idle_us)
+            .filter(|(_, object)| object.upload.as_ref().is_none_or(|upload| upload.complete_us.is_none()))
+            .map(|(&image, _)| image)
+            .collect();
+        for image in idle {
+            tracing::info!(%image, "dropped an upload that nobody continued");
+            self.drop_object(cx, image);
+        }
+    }
+
+    /// Does what the last change of an upload made possible: feeding holders, completing, asking the leader.
+    fn advance(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let Some(object) = self.objects.get_mut(&image) else { return };
+        let Some(upload) = object.upload.as_mut() else { return };
+        for other in &mut upload.others {
+            feed(cx, &mut self.chunks, image, &object.chunks, other);
+        }
+        let fingerprint = upload.spec.fingerprint;
+        if upload.durable_end < fingerprint.length {
+            return;
+        }
+        if upload.complete_us.is_none() {
+            let checksum = object.chunks.iter().fold(CRC64_EMPTY, |whole, chunk| {
+                let (length, crc64) = chunk.facts();
+                crc64_combine(whole, crc64, u64::from(length))
+            });
+            if checksum != fingerprint.checksum {
+                let text = format!(
+                    "the bytes of image {image} have checksum {checksum:016x}, announced was {:016x}",
+                    fingerprint.checksum
+                );
+                return self.give_up(cx, image, Refusal::DifferentBytes, &text);
+            }
+            upload.complete_us = Some(cx.now.mono_us);
+            for slot in std::mem::take(&mut object.before) {
+                self.chunks.free(slot.extent);
+            }
+        }
+        upload.try_notice(cx);
+    }
+
+    /// Makes an entry for an upload, on top of what is known of the image.
+    fn begin(&mut self, cx: &mut Context<'_>, spec: &Upload, is_home: bool) -> Result<(), (Refusal, String)> {
+        if self.uploads >= HOME_UPLOADS_MAX {
+            return Err((Refusal::Busy, "too many uploads are open at this node; try again".to_owned()));
+        }
+        let image = spec.image;
+        let has_all = self.objects.get(&image).is_some_and(|object| !object.claims.is_empty());
+        let blocks = if has_all { 0 } else { blocks_of_image(spec.fingerprint.length) };
+        if !self.chunks.space.has_room_for(blocks) {
+            let room = self.chunks.space.room_bytes();
+            let text = format!(
+                "no space: the image has {} bytes, node {} has room for {room}",
+                spec.fingerprint.length, cx.me.node
+            );
+            return Err((Refusal::NoSpace, text));
+        }
+        if !self.objects.contains_key(&image) {
+            let object = self.new_object(cx.now.mono_us);
+            self.objects.insert(image, object);
+        }
+        let object = self.objects.get_mut(&image).expect("inserted above");
+        let mut have = 0;
+        if has_all {
+            let (length, checksum) = object.chunks.iter().fold((0, CRC64_EMPTY), |(length, whole), chunk| {
+                let (part, crc64) = chunk.facts();
+                (length + u64::from(part), crc64_combine(whole, crc64, u64::from(part)))
+            });
+            if (length, checksum) != (spec.fingerprint.length, spec.fingerprint.checksum) {
+                let text = format!("image {image} is known with other bytes; use a new image id");
+                return Err((Refusal::DifferentBytes, text));
+            }
+            have = length;
+        } else {
+            // Found at start and of no record: not known to be whole. It comes again, and is kept until then.
+            self.next_life += 1;
+            object.life = self.next_life;
+            for chunk in std::mem::take(&mut object.chunks) {
+                if let Chunk::Durable(slot) = chunk {
+                    self.image_bytes -= u64::from(slot.length);
+                    object.before.push(slot);
+                }
+            }
+        }
+        self.chunks.space.promise(blocks);
+        object.upload = Some(Uploading {
+            spec: spec.clone(),
+            is_home,
+            sources: Vec::new(),
+            received_end: have,
+            durable_end: have,
+            promised_blocks: blocks,
+            others: Vec::new(),
+            notice: NoticeState::Idle,
+            complete_us: None,
+        });
+        self.uploads += 1;
+        Ok(())
+    }
+
+    /// The bytes found at start count after all.
+    fn restore(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let object = self.objects.get_mut(&image).expect("the caller found it");
+        let mut before = std::mem::take(&mut object.before);
+        before.sort_by_key(|slot| slot.chunk);
+        let received = std::mem::replace(&mut object.chunks, before.into_iter().map(Chunk::Durable).collect());
+        self.next_life += 1;
+        object.life = self.next_life;
+        self.image_bytes += object.chunks.iter().map(|chunk| u64::from(chunk.facts().0)).sum::<u64>();
+        for chunk in received {
+            self.image_bytes -= u64::from(chunk.facts().0);
+            if let Chunk::Durable(slot) = chunk {
+                self.chunks.free(slot.extent);
+            }
+        }
+        self.chunks.forget(cx, image);
+        self.settle(image);
+    }
+
+    /// The image is ready and claimed: the upload needs no memory any more.
+    fn settle(&mut self, image: ImageId) {
+        let object = self.objects.get_mut(&image).expect("the caller found it");
+        if let Some(upload) = object.upload.take() {
+            self.uploads -= 1;
+            self.chunks.space.unpromise(upload.promised_blocks);
+        }
+    }
+
+    fn drop_object(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        self.settle(image);
+        let object = self.objects.remove(&image).expect("the caller found it");
+        for chunk in object.chunks {
+            self.image_bytes -= u64::from(chunk.facts().0);
+            if let Chunk::Durable(slot) = chunk {
+                self.chunks.free(slot.extent);
+            }
+        }
+        for slot in object.before {
+            self.chunks.free(slot.extent);
+        }
+        self.chunks.forget(cx, image);
+    }
+
+    /// The image was refused for good.
+    fn give_up(&mut self, cx: &mut Context<'_>, image: ImageId, refusal: Refusal, text: &str) {
+        self.cancel_others(cx, image);
+        let object = self.objects.get_mut(&image).expect("the caller found it");
+        let upload = object.upload.as_ref().expect("only an upload is refused");
+        for &source in &upload.sources {
+            refuse(cx, source, image, refusal, text.to_owned());
+        }
+        if object.claims.is_empty() && object.before.is_empty() {
+            self.drop_object(cx, image);
+        } else if object.claims.is_empty() {
+            self.restore(cx, image);
+        } else {
+            self.settle(image);
+        }
+    }
+
+    fn cancel_others(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let upload = self.objects.get(&image).and_then(|object| object.upload.as_ref());
+        for other in upload.into_iter().flat_map(|upload| &upload.others) {
+            cx.send_on(Lane::Holder, other.address, PeerMessage::UploadCancel { image });
+        }
+    }
+
+    fn refuse_for_space(&mut self, cx: &mut Context<'_>, chunks: Vec<ChunkId>) {
+        for id in chunks {
+            if self.objects.get(&id.image).is_some_and(|object| object.life == id.life && object.upload.is_some()) {
+                let text = format!("no space: node {} has no room for a further chunk file", cx.me.node);
+                self.give_up(cx, id.image, Refusal::NoSpace, &text);
+            }
+        }
+    }
+
+    fn new_object(&mut self, now_us: u64) -> Object {
+        self.next_life += 1;
+        Object {
+            life: self.next_life,
+            chunks: Vec::new(),
+            before: Vec::new(),
+            claims: Vec::new(),
+            upload: None,
+            touched_us: now_us,
+        }
+    }
+
+    fn for_uploads(&mut self, cx: &mut Context<'_>, mut change: impl FnMut(&mut Context<'_>, &mut Uploading)) {
+        let images: Vec<ImageId> =
+            self.objects.iter().filter(|(_, object)| object.upload.is_some()).map(|(&image, _)| image).collect();
+        for image in images {
+            let object = self.objects.get_mut(&image).expect("listed above");
+            if let Some(upload) = object.upload.as_mut() {
+                change(cx, upload);
+            }
+            self.advance(cx, image);
+        }
+    }
+}
+
+impl Uploading {
+    fn has_other(&self, node: NodeId) -> bool {
+        self.others.iter().any(|other| other.address.node == node)
+    }
+
+    fn add_other(&mut self, cx: &mut Context<'_>, address: Address) {
+        let mut chain = vec![cx.me];
+        chain.push(address);
+        cx.send_on(Lane::Holder, address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
+        self.others.push(Other {
+            address,
+            sent_end: 0,
+            durable_end: 0,
+            reading: false,
+            incarnation: Incarnation::default(),
+            heard_us: cx.now.mono_us,
+            sent_us: cx.now.mono_us,
+        });
+    }
+
+    /// Puts the next node on the ring in the place of one that failed. False if there is none to take.
+    fn replace(&mut self, cx: &mut Context<'_>, lost: NodeId) -> bool {
+        let Some(position) = self.others.iter().position(|other| other.address.node == lost) else { return true };
+        if self.others[position].durable_end == self.spec.fingerprint.length {
+            return true; // It has the bytes; whether it counts is for the record to say.
+        }
+        cx.suspects.insert(lost, cx.now);
+        let Some(name) = self.spec.receivers.first() else { return false };
+        let candidates = cx.placement(name, usize::MAX);
+        let next = candidates.into_iter().find(|address| address.node != cx.me.node && !self.has_other(address.node));
+        self.others[position].heard_us = cx.now.mono_us; // If there is none, it is asked again.
+        let Some(next) = next else { return false };
+        self.others.remove(position);
+        self.add_other(cx, next);
+        true
+    }
+
+    /// Begins again with holders that did not confirm what was sent.
+    fn resend(&mut self, cx: &mut Context<'_>) {
+        let length = self.spec.fingerprint.length;
+        for other in self.others.iter_mut().filter(|other| other.durable_end < length) {
+            let quiet_us = cx.now.mono_us.saturating_sub(other.heard_us.max(other.sent_us));
+            if quiet_us >= RESEND_US && !other.reading {
+                other.sent_us = cx.now.mono_us;
+                other.sent_end = other.durable_end;
+                let chain = vec![cx.me, other.address];
+                cx.send_on(Lane::Holder, other.address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
+            }
+        }
+    }
+
+    /// Tells the leader once enough holders have all bytes; a lone holder tells it when nobody else seems to.
+    fn try_notice(&mut self, cx: &mut Context<'_>) {
+        let Some(complete_us) = self.complete_us else { return };
+        if self.notice != NoticeState::Idle || !cx.requests.has_room() {
+            return;
+        }
+        let length = self.spec.fingerprint.length;
+        let mut holders = vec![Holder { address: cx.me, incarnation: cx.view.incarnation }];
+        holders.extend(
+            self.others
+                .iter()
+                .filter(|other| other.durable_end == length)
+                .map(|other| Holder { address: other.address, incarnation: other.incarnation }),
+        );
+        let enough = holders.len() >= usize::from(cx.view.copies);
+        if !enough && cx.now.mono_us < complete_us + ORPHAN_US {
+            return;
+        }
+        if !self.is_home && cx.now.mono_us < complete_us + ORPHAN_US {
+            return;
+        }
+        self.notice = NoticeState::Asked;
+        let notice = Notice {
+            image: self.spec.image,
+            low_water: self.spec.low_water,
+            fingerprint: self.spec.fingerprint,
+            name: self.spec.name.clone(),
+            receivers: self.spec.receivers.clone(),
+            holders,
+        };
+        let purpose = Purpose::Notice { image: self.spec.image };
+        cx.requests.ask(cx.me, cx.now, purpose, LeaderRequest::Notice(notice), cx.out);
+    }
+}
+
+impl Other {
+    fn has_window(&self, length: u32) -> bool {
+        self.sent_end + u64::from(length) <= self.durable_end + HOLDER_WINDOW_BYTES
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, image: ImageId, body: BodyRef) {
+        let message = PeerMessage::UploadChunk { image, offset: self.sent_end, crc32: body.crc32 };
+        self.sent_end += u64::from(body.length);
+        self.sent_us = cx.now.mono_us;
+        cx.send_body(Lane::Holder, self.address, message, body);
+    }
+}
+
+impl Chunk {
+    /// Payload length and CRC-64.
+    fn facts(&self) -> (u32, u64) {
+        match self {
+            Chunk::InFlight { length, crc64 } => (*length, *crc64),
+            Chunk::Durable(slot) => (slot.length, slot.crc64),
+        }
+    }
+}
+
+/// Sends a holder what it lacks, from memory or else from disk, within its window.
+fn feed(cx: &mut Context<'_>, store: &mut Chunks, image: ImageId, chunks: &[Chunk], other: &mut Other) {
+    while !other.reading {
+        let offset = other.sent_end;
+        let Some(chunk) = chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize) else { return };
+        if offset % CHUNK_BYTES_MAX as u64 != 0 || !other.has_window(chunk.facts().0) {
+            return;
+        }
+        if let Some(body) = store.cached(image, offset) {
+            other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
+        } else if let Chunk::Durable(slot) = chunk {
+            other.reading = true;
+            store.read(cx, *slot, ReadPurpose::Feed { to: other.address, image, offset });
+        } else {
+            return; // Neither in memory nor readable yet: its durability brings us back.
+        }
+    }
+}
+
+fn report(cx: &mut Context<'_>, image: ImageId, upload: &Uploading) {
+    for &source in &upload.sources {
+        let (durable_end, incarnation) = (upload.durable_end, cx.view.incarnation);
+        cx.send(source, PeerMessage::UploadProgress { image, durable_end, incarnation });
+    }
+}
+
+fn refuse(cx: &mut Context<'_>, to: Address, image: ImageId, refusal: Refusal, text: String) {
+    cx.send(to, PeerMessage::UploadRefused { image, refusal, text });
+}
+
+fn blocks_of_image(length: u64) -> u64 {
+    let whole = length / CHUNK_BYTES_MAX as u64;
+    let rest = (length % CHUNK_BYTES_MAX as u64) as u32;
+    let tail = if rest > 0 { u64::from(blocks_for(rest)) } else { 0 };
+    whole * u64::from(blocks_for(CHUNK_BYTES_MAX as u32)) + tail
+}

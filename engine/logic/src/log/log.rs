@@ -1,0 +1,651 @@
+//! The running log: its tail in memory, what waits to be flushed, where everything lies.
+//!
+//! ```text
+//!            1 ........ tail.front ........ applied ..... pending ........ last
+//! segments   [========================================)
+//! memory                [====================================================]
+//!                                                        [-- next flush ----]
+//! ```
+//! Raft's `Storage` must answer at once for all that was appended, so entries are in memory from `append` on, and leave it
+//! only when they are applied, durable and beyond the cache's bound. One flush is under way at most; everything appended
+//! meanwhile waits for the next one (group commit).
+//!
+//! Invariants: truncated <= applied <= last; durable <= last; the tail is without gap and ends at last; every entry above
+//! min(applied, durable) is in it; every entry below `pending` is in `runs`.
+
+use std::collections::VecDeque;
+
+use proto::ids::{LogIndex, NodeId, Term};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+
+use crate::io::{DiskError, LogFile, LogWrite, SegmentId};
+use crate::log::fetch::{FetchError, FetchId, Fetches, LogFetch};
+use crate::log::layout::{
+    EntryCodec, EntryHeader, EntryKind, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN,
+    SEGMENT_FIRST, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, entry_bytes,
+};
+use crate::log::recover::{Examined, Judgement, RecoverError, RecoverInput, examine};
+use crate::log::rounds::RoundRecord;
+use crate::log::runs::{Runs, Terms};
+
+/// Bytes of entries in one flush. What is more waits for the next one, so that one flush never takes long.
+pub const FLUSH_BYTES_MAX: u32 = 4 << 20;
+/// Bytes of applied entries kept in memory for followers that lag a little.
+pub const CACHE_BYTES_MAX: usize = 16 << 20;
+/// What an entry in memory costs beside its payload.
+const ENTRY_OVERHEAD_BYTES: usize = 160;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX < FLUSH_BYTES_MAX);
+
+/// What the log is told about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// Whose log it is.
+    pub store: StoreId,
+    /// Bytes of new segments: whole sectors, at least `SEGMENT_BYTES_MIN`.
+    pub segment_bytes: u32,
+}
+
+/// Counts the calls of `append` that appended something. The first is 1; 0 is "none".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct AppendMark(pub u64);
+
+/// One flush: all of it durable, or the process ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogFlush {
+    /// For `on_flushed`.
+    pub round: u64,
+    /// What to write where. Writes do not overlap; offsets and lengths are not aligned.
+    pub writes: Vec<LogWrite>,
+}
+
+/// What a finished flush made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flushed {
+    /// Everything appended up to this call is durable (or was replaced by something durable).
+    pub upto: AppendMark,
+    /// The last durable entry.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+}
+
+/// Figures for the status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogStats {
+    /// Segments, the prepared one included.
+    pub segments: u64,
+    /// Bytes of entries in the segments, framing and replaced entries included.
+    pub entry_bytes: u64,
+    /// First entry that is still there.
+    pub first: LogIndex,
+    /// Last entry.
+    pub last: LogIndex,
+    /// Last durable entry.
+    pub durable: LogIndex,
+    /// Last flush round.
+    pub round: u64,
+    /// Bytes of entries in memory.
+    pub cache_bytes: u64,
+}
+
+/// The flush under way.
+#[derive(Debug)]
+enum Flight {
+    Mend,
+    // `last` sinks when what is being flushed is replaced meanwhile.
+    Round { last: u64, upto: AppendMark, end: Position, rolled: bool },
+}
+
+/// The segment after the active one.
+#[derive(Debug)]
+enum Next {
+    Wanted,
+    Asked(SegmentHeader),
+    Ready(SegmentHeader),
+    Refused,
+}
+
+/// What the next flush takes.
+struct Plan {
+    entries: usize,
+    bytes: u32,
+    // The seal goes before this entry.
+    roll: Option<usize>,
+}
+
+/// The log of one node. Owned by raft as its `Storage`.
+pub struct Log {
+    config: LogConfig,
+    judgement: Judgement,
+    initial: (HardState, ConfState),
+    // Index and term before the first entry; (0, 0) until there are snapshots.
+    pub(super) truncated: (u64, u64),
+    pub(super) last: u64,
+    pub(super) tail: VecDeque<Entry>,
+    tail_bytes: usize,
+    pub(super) terms: Terms,
+    pub(super) fetches: Fetches,
+    runs: Runs,
+    // All segments up to the active one.
+    segments: Vec<SegmentHeader>,
+    commit: u64,
+    applied: u64,
+    durable: u64,
+    // First entry that no flush took yet.
+    pending: u64,
+    mark: AppendMark,
+    // Appends of which no flush took everything yet, with the index up to which one must.
+    marks: VecDeque<(AppendMark, u64)>,
+    // Everything appended up to this is durable. settled <= mark
+    settled: AppendMark,
+    mend: Vec<LogWrite>,
+    flight: Option<Flight>,
+    next: Next,
+    // Where the next entry goes, and up to where everything is durable.
+    end: Position,
+    durable_end: Position,
+    // The entry that was written last, replaced or not.
+    written: (u64, u64),
+    round: u64,
+    durable_round: u64,
+    // What a flush under way numbers itself with.
+    round_next: u64,
+    signature_next: u64,
+    entry_bytes: u64,
+}
+
+impl Log {
+    /// Reads what is on disk, judges it, and hands every entry up to the commit hint to `on_committed`, in order.
+    ///
+    /// On return raft can start with `applied` = `commit`. The files must have been synced by whoever opened them: raft
+    /// takes all that it finds for durable. If `needs_mending`, the first `take_flush` must be durable before anything else
+    /// happens: no message in or out, no tick.
+    pub fn recover(
+        input: RecoverInput<'_>,
+        mut on_committed: impl FnMut(LogIndex, Term, &[u8]),
+    ) -> Result<Log, RecoverError> {
+        let config = input.config;
+        assert!(config.segment_bytes >= SEGMENT_BYTES_MIN, "segments of {} bytes", config.segment_bytes);
+        assert!(config.segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES), "whole sectors");
+        let examined = examine(&input)?;
+        let mut log = Log::from_examined(&examined, config);
+        log.replay(&examined.readers, &mut on_committed);
+        log.check_invariants();
+        Ok(log)
+    }
+
+    fn from_examined(examined: &Examined<'_>, config: LogConfig) -> Log {
+        let mut segments: Vec<SegmentHeader> = examined.readers.iter().map(|reader| *reader.header()).collect();
+        // At most one is behind the active one: it was prepared ahead.
+        let next = if segments.last().is_some_and(|last| last.segment > examined.end.segment) {
+            segments.pop().map_or(Next::Wanted, Next::Ready)
+        } else {
+            Next::Wanted
+        };
+        assert!(segments.last().is_none_or(|active| active.segment == examined.end.segment), "{segments:?}");
+        let last = examined.last.0.0;
+        Log {
+            config,
+            judgement: examined.judgement,
+            initial: (HardState::default(), ConfState::default()),
+            truncated: (0, 0),
+            last,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            terms: examined.terms.clone(),
+            fetches: Fetches::default(),
+            runs: examined.runs.clone(),
+            segments,
+            commit: examined.commit.0,
+            applied: examined.commit.0,
+            durable: last,
+            pending: last + 1,
+            mark: AppendMark(0),
+            marks: VecDeque::new(),
+            settled: AppendMark(0),
+            mend: examined.mend.clone(),
+            flight: None,
+            next,
+            end: examined.end,
+            durable_end: examined.end,
+            written: (last, examined.last.1.0),
+            round: examined.round,
+            durable_round: examined.round,
+            round_next: examined.round_next,
+            signature_next: examined.signature_next,
+            entry_bytes: examined.entry_bytes,
+        }
+    }
+
+    /// Gives the committed entries to the state machine and fills the tail.
+    fn replay(&mut self, readers: &[Reader<'_>], on_committed: &mut impl FnMut(LogIndex, Term, &[u8])) {
+        let mut index = self.truncated.0 + 1;
+        while index <= self.last {
+            let stretch = self.runs.stretch(index, u32::MAX).expect("every entry was given a position");
+            let at = (stretch.segment.0 - SEGMENT_FIRST.0) as usize;
+            let mut offset = stretch.offset;
+            let mut here = stretch.first;
+            while here <= stretch.last {
+                let found = readers[at].entry(offset).expect("the entry was read a moment ago");
+                assert_eq!(found.header.index.0, here, "entry at {offset} of segment {}", stretch.segment.0);
+                if here >= index {
+                    self.take_replayed(here, found.header.term, found.payload, on_committed);
+                }
+                offset = found.next;
+                here += 1;
+            }
+            index = here;
+        }
+    }
+
+    fn take_replayed(
+        &mut self,
+        index: u64,
+        term: Term,
+        payload: &[u8],
+        on_committed: &mut impl FnMut(LogIndex, Term, &[u8]),
+    ) {
+        if index <= self.commit {
+            on_committed(LogIndex(index), term, payload);
+        }
+        let entry = Entry { term: term.0, index, data: payload.to_vec().into(), ..Entry::default() };
+        self.tail_bytes += cost(&entry);
+        self.tail.push_back(entry);
+        self.shrink_below(index + 1);
+    }
+
+    /// How the log was found.
+    pub fn judgement(&self) -> Judgement {
+        self.judgement
+    }
+
+    /// Until the flush of `take_flush` is done, nothing else may happen: neither messages nor ticks.
+    pub fn needs_mending(&self) -> bool {
+        !self.mend.is_empty() || matches!(self.flight, Some(Flight::Mend))
+    }
+
+    /// Term, vote, voters and learners, for `Storage::initial_state`. Set before raft starts.
+    pub fn set_initial_state(&mut self, term: Term, voted: NodeId, conf_state: ConfState) {
+        self.initial = (HardState { term: term.0, vote: voted.0, ..HardState::default() }, conf_state);
+    }
+
+    /// What raft starts with.
+    pub(super) fn initial_state(&self) -> (HardState, ConfState) {
+        let (hard_state, conf_state) = self.initial.clone();
+        (HardState { commit: self.commit().0, ..hard_state }, conf_state)
+    }
+
+    /// Payload that fits into one entry. Whoever takes records from outside refuses longer ones.
+    pub fn payload_bytes_max(&self) -> u32 {
+        let of_next = match &self.next {
+            Next::Asked(header) | Next::Ready(header) => header.segment_bytes,
+            Next::Wanted | Next::Refused => u32::MAX,
+        };
+        payload_bytes_max(self.config.segment_bytes.min(of_next))
+    }
+
+    /// Appends entries from raft, replacing everything at and above the index of the first.
+    ///
+    /// On return they are in memory, so that `Storage` answers for them, and wait for the next flush; nothing is durable.
+    /// `commit` is what raft knows to be committed, kept as a hint.
+    pub fn append(&mut self, entries: &[Entry], commit: u64) -> AppendMark {
+        self.commit = self.commit.max(commit);
+        let Some(first) = entries.first() else { return self.mark };
+        assert!(self.applied < first.index && first.index <= self.last + 1, "{} after {}", first.index, self.last);
+        if first.index <= self.last {
+            self.truncate(first.index);
+        }
+        for entry in entries {
+            assert_eq!(entry.index, self.last + 1, "entries without a gap");
+            assert!(entry.entry_type == EntryType::EntryNormal && entry.context.is_empty(), "only records are logged");
+            assert!(entry.data.len() <= self.payload_bytes_max() as usize, "payload of {} bytes", entry.data.len());
+            self.last = entry.index;
+            self.terms.push(entry.index, entry.term);
+            self.tail_bytes += cost(entry);
+            self.tail.push_back(entry.clone());
+        }
+        self.mark.0 += 1;
+        // What was replaced is settled together with what replaced it.
+        for (_, last) in self.marks.iter_mut().filter(|(_, last)| *last >= first.index) {
+            *last = self.last;
+        }
+        self.marks.push_back((self.mark, self.last));
+        self.mark
+    }
+
+    /// Forgets entries at and above `index`, in memory. On disk the ones appended next replace them.
+    fn truncate(&mut self, index: u64) {
+        assert!(index > self.applied && index > self.truncated.0, "truncation at {index}, applied {}", self.applied);
+        while self.tail.back().is_some_and(|entry| entry.index >= index) {
+            let entry = self.tail.pop_back().expect("there is a last one");
+            self.tail_bytes -= cost(&entry);
+        }
+        self.runs.cut(index);
+        self.last = index - 1;
+        self.durable = self.durable.min(self.last);
+        self.pending = self.pending.min(index);
+        if let Some(Flight::Round { last, .. }) = &mut self.flight {
+            *last = (*last).min(self.last);
+        }
+    }
+
+    /// Notes what raft knows to be committed, for the hint in entries written from now on.
+    pub fn set_commit(&mut self, commit: u64) {
+        assert!(commit <= self.last, "commit {commit} last {}", self.last);
+        self.commit = self.commit.max(commit);
+    }
+
+    /// Notes up to where entries are applied (what raft was told by `advance_apply_to`): they may leave memory.
+    pub fn set_applied(&mut self, index: u64) {
+        assert!(self.applied <= index && index <= self.last, "applied {} then {index}", self.applied);
+        self.applied = index;
+        self.shrink_below(self.pending);
+    }
+
+    /// The commit hint: what raft may start with.
+    pub fn commit(&self) -> LogIndex {
+        LogIndex(self.commit.min(self.last))
+    }
+
+    /// The last entry that is durable here.
+    pub fn durable(&self) -> LogIndex {
+        LogIndex(self.durable)
+    }
+
+    /// Takes all that waits as one flush. `None` while a flush is under way, if nothing waits, or if there is no room until
+    /// the next segment is prepared.
+    pub fn take_flush(&mut self) -> Option<LogFlush> {
+        if self.flight.is_some() {
+            return None;
+        }
+        if !self.mend.is_empty() {
+            self.flight = Some(Flight::Mend);
+            return Some(LogFlush { round: self.round, writes: std::mem::take(&mut self.mend) });
+        }
+        let plan = self.plan()?;
+        let rolled = plan.roll.is_some();
+        let (writes, last) = self.encode(&plan);
+        let mut upto = self.settled;
+        while let Some((mark, _)) = self.marks.front().copied().filter(|(_, index)| *index <= last) {
+            upto = mark;
+            self.marks.pop_front();
+        }
+        self.flight = Some(Flight::Round { last, upto, end: self.end, rolled });
+        Some(LogFlush { round: self.round, writes })
+    }
+
+    /// How much of what waits goes into the next flush.
+    fn plan(&self) -> Option<Plan> {
+        let active = self.segments.last()?;
+        let mut plan = Plan { entries: 0, bytes: 0, roll: None };
+        let mut room = (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset);
+        for entry in self.waiting() {
+            let bytes = entry_bytes(entry.data.len() as u32);
+            if plan.entries > 0 && plan.bytes + bytes > FLUSH_BYTES_MAX {
+                break;
+            }
+            if bytes > room {
+                match &self.next {
+                    Next::Ready(next) if plan.roll.is_none() => {
+                        plan.roll = Some(plan.entries);
+                        room = next.segment_bytes - SEAL_BYTES - SEGMENT_HEADER_BYTES;
+                        assert!(bytes <= room, "an entry of {bytes} bytes fits into a segment");
+                    }
+                    _ => break,
+                }
+            }
+            room -= bytes;
+            plan.bytes += bytes;
+            plan.entries += 1;
+        }
+        (plan.entries > 0).then_some(plan)
+    }
+
+    /// Entries that no flush took yet.
+    fn waiting(&self) -> impl Iterator<Item = &Entry> {
+        let count = (self.last + 1 - self.pending) as usize;
+        self.tail.range(self.tail.len() - count..)
+    }
+
+    /// Writes out the plan as a new round; gives the writes and the last index in it.
+    fn encode(&mut self, plan: &Plan) -> (Vec<LogWrite>, u64) {
+        self.round = self.round_next;
+        self.round_next += 1;
+        let start = self.end;
+        let entries: Vec<Entry> = self.waiting().take(plan.entries).cloned().collect();
+        let head_count = plan.roll.unwrap_or(entries.len());
+        let (head, rest) = entries.split_at(head_count);
+        let mut writes = Vec::with_capacity(3);
+        let mut bytes = Vec::with_capacity((plan.bytes + SEAL_BYTES) as usize);
+        self.encode_part(head, start, plan.roll.is_none(), &mut bytes);
+        if plan.roll.is_some() {
+            self.encode_seal(start, &mut bytes);
+            writes.push(LogWrite { file: LogFile::Segment(start.segment), offset: start.offset, bytes });
+            let Next::Ready(next) = std::mem::replace(&mut self.next, Next::Wanted) else {
+                unreachable!("a roll is planned only into a prepared segment");
+            };
+            self.segments.push(next);
+            self.end = Position::first(next.segment);
+            bytes = Vec::with_capacity(plan.bytes as usize);
+            let begin = self.end;
+            self.encode_part(rest, start, true, &mut bytes);
+            writes.push(LogWrite { file: LogFile::Segment(begin.segment), offset: begin.offset, bytes });
+        } else {
+            writes.push(LogWrite { file: LogFile::Segment(start.segment), offset: start.offset, bytes });
+        }
+        let signature = self.active().signature;
+        let record = RoundRecord { round: self.round, durable: self.durable_round, start, end: self.end, signature };
+        let offset = record.offset();
+        writes.push(LogWrite { file: LogFile::Rounds, offset, bytes: record.encode(self.config.store).to_vec() });
+        self.pending = self.written.0 + 1;
+        (writes, self.written.0)
+    }
+
+    /// Encodes entries into the active segment from `self.end` on.
+    fn encode_part(&mut self, entries: &[Entry], start: Position, with_last: bool, bytes: &mut Vec<u8>) {
+        let active = *self.active();
+        let codec = EntryCodec::new(&active);
+        for (at, entry) in entries.iter().enumerate() {
+            let header = EntryHeader {
+                kind: EntryKind::Record,
+                term: Term(entry.term),
+                index: LogIndex(entry.index),
+                round_last: with_last && at + 1 == entries.len(),
+                ..self.header(start)
+            };
+            let before = bytes.len();
+            codec.encode(&header, &entry.data, bytes);
+            let at = self.end;
+            self.end.offset += (bytes.len() - before) as u32;
+            self.runs.push(entry.index, at, self.end.offset);
+            self.written = (entry.index, entry.term);
+            self.entry_bytes += (bytes.len() - before) as u64;
+        }
+        assert!(self.end.offset + SEAL_BYTES <= active.segment_bytes, "room for the seal behind {}", self.end);
+    }
+
+    fn encode_seal(&mut self, start: Position, bytes: &mut Vec<u8>) {
+        let codec = EntryCodec::new(self.active());
+        codec.encode(&EntryHeader { kind: EntryKind::Seal, ..self.header(start) }, &[], bytes);
+        self.entry_bytes += u64::from(SEAL_BYTES);
+    }
+
+    /// What all entries of the round that began at `start` have in common; term and index of the last written one.
+    fn header(&self, start: Position) -> EntryHeader {
+        EntryHeader {
+            kind: EntryKind::Record,
+            term: Term(self.written.1),
+            index: LogIndex(self.written.0),
+            round: self.round,
+            durable: self.durable_round,
+            commit: LogIndex(self.commit),
+            round_start: start.offset,
+            round_continued: self.end.segment != start.segment,
+            round_last: false,
+        }
+    }
+
+    fn active(&self) -> &SegmentHeader {
+        self.segments.last().expect("a flush is planned only with an active segment")
+    }
+
+    /// The flush `round` is durable.
+    pub fn on_flushed(&mut self, round: u64) -> Flushed {
+        assert_eq!(round, self.round, "one flush at a time");
+        match self.flight.take().expect("a flush is under way") {
+            Flight::Mend => {}
+            Flight::Round { last, upto, end, .. } => {
+                self.durable = last;
+                self.durable_round = round;
+                self.durable_end = end;
+                self.settled = upto;
+            }
+        }
+        self.shrink_below(self.pending);
+        let term = self.term_of(self.durable).expect("the last durable entry has a term");
+        Flushed { upto: self.settled, index: LogIndex(self.durable), term: Term(term) }
+    }
+
+    /// The segment to prepare now, with its header, if the one after the active one is not there yet.
+    pub fn take_prepare(&mut self) -> Option<(SegmentId, Box<[u8; 512]>)> {
+        let rolling = matches!(self.flight, Some(Flight::Round { rolled: true, .. }));
+        // A segment exists only when the one before it was begun durably: recovery relies on it.
+        if self.needs_mending() || rolling || !matches!(self.next, Next::Wanted) {
+            return None;
+        }
+        let segment = self.segments.last().map_or(SEGMENT_FIRST, |active| SegmentId(active.segment.0 + 1));
+        let header = SegmentHeader {
+            segment_bytes: self.config.segment_bytes,
+            segment,
+            signature: self.signature_next,
+            store: self.config.store,
+            durable: self.durable_round,
+            durable_upto: self.durable_end,
+        };
+        self.signature_next += 1;
+        self.next = Next::Asked(header);
+        Some((segment, header.encode()))
+    }
+
+    /// The segment is there, or the disk refused.
+    pub fn on_prepared(&mut self, segment: SegmentId, result: Result<(), DiskError>) {
+        let Next::Asked(header) = std::mem::replace(&mut self.next, Next::Wanted) else {
+            unreachable!("segment {} was not asked for", segment.0);
+        };
+        assert_eq!(header.segment, segment, "one segment is prepared at a time");
+        match result {
+            Err(_) => self.next = Next::Refused,
+            Ok(()) if self.segments.is_empty() => {
+                self.segments.push(header);
+                self.end = Position::first(segment);
+            }
+            Ok(()) => self.next = Next::Ready(header),
+        }
+    }
+
+    /// The disk refused the next segment. Entries are still flushed while the active one has room; then they wait.
+    pub fn is_full(&self) -> bool {
+        matches!(self.next, Next::Refused)
+    }
+
+    /// There may be room now: `take_prepare` asks again after a refusal.
+    pub fn retry_prepare(&mut self) {
+        if self.is_full() {
+            self.next = Next::Wanted;
+        }
+    }
+
+    /// Bytes of entries that fit before the disk must give another segment.
+    pub fn room_bytes(&self) -> u64 {
+        let next = match &self.next {
+            Next::Ready(next) => next.segment_bytes - SEAL_BYTES - SEGMENT_HEADER_BYTES,
+            _ => 0,
+        };
+        let active = self
+            .segments
+            .last()
+            .map_or(0, |active| (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset));
+        u64::from(active) + u64::from(next)
+    }
+
+    /// Bytes of payload that wait for a flush.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting().map(|entry| entry.data.len() as u64).sum()
+    }
+
+    /// Old entries that raft asked for and that have to be read.
+    pub fn take_fetch(&mut self) -> Option<LogFetch> {
+        self.fetches.take(&self.runs)
+    }
+
+    /// What was read for a fetch. Every context goes to `on_entries_fetched`, whereupon raft asks again and is answered.
+    pub fn on_fetched(
+        &mut self,
+        id: FetchId,
+        bytes: Result<&[u8], DiskError>,
+    ) -> Result<Vec<raft::GetEntriesContext>, FetchError> {
+        let segments = &self.segments;
+        self.fetches.finish(id, bytes, |segment| EntryCodec::new(&segments[(segment.0 - SEGMENT_FIRST.0) as usize]))
+    }
+
+    /// Figures for the status.
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            segments: self.segments.len() as u64 + u64::from(matches!(self.next, Next::Ready(_))),
+            entry_bytes: self.entry_bytes,
+            first: LogIndex(self.truncated.0 + 1),
+            last: LogIndex(self.last),
+            durable: LogIndex(self.durable),
+            round: self.round,
+            cache_bytes: self.tail_bytes as u64 + self.fetches.kept_bytes(),
+        }
+    }
+
+    /// The term of an entry that is there, or of the place before the first.
+    pub(super) fn term_of(&self, index: u64) -> Option<u64> {
+        if index == self.truncated.0 {
+            return Some(self.truncated.1);
+        }
+        if index < self.truncated.0 || index > self.last { None } else { self.terms.get(index) }
+    }
+
+    /// Index of the first entry in memory.
+    pub(super) fn tail_first(&self) -> u64 {
+        self.last + 1 - self.tail.len() as u64
+    }
+
+    /// Drops entries from memory down to the bound: applied, durable, and below `end`.
+    fn shrink_below(&mut self, end: u64) {
+        let end = end.min(self.applied + 1).min(self.durable + 1);
+        while self.tail_bytes > CACHE_BYTES_MAX && self.tail.front().is_some_and(|entry| entry.index < end) {
+            let entry = self.tail.pop_front().expect("there is a first one");
+            self.tail_bytes -= cost(&entry);
+        }
+    }
+
+    /// Checks what must always hold; scans the tail.
+    pub fn check_invariants(&self) {
+        assert!(self.truncated.0 <= self.applied && self.applied <= self.last, "{} {}", self.applied, self.last);
+        assert!(self.durable <= self.last && self.pending <= self.last + 1, "{} {}", self.durable, self.pending);
+        assert!(self.tail_first() <= self.applied.min(self.durable) + 1, "tail begins at {}", self.tail_first());
+        assert!(self.tail_first() <= self.pending, "pending {} tail {}", self.pending, self.tail_first());
+        assert_eq!(self.tail_bytes, self.tail.iter().map(cost).sum::<usize>());
+        for (at, entry) in self.tail.iter().enumerate() {
+            assert_eq!(entry.index, self.tail_first() + at as u64);
+            assert_eq!(Some(entry.term), self.terms.get(entry.index));
+        }
+        assert!(self.durable_end <= self.end && self.durable_round <= self.round && self.round < self.round_next);
+    }
+}
+
+/// Payload that fits into an entry of a segment of that size.
+const fn payload_bytes_max(segment_bytes: u32) -> u32 {
+    let room = segment_bytes - SEGMENT_HEADER_BYTES - SEAL_BYTES - entry_bytes(0);
+    if room < PAYLOAD_BYTES_MAX { room } else { PAYLOAD_BYTES_MAX }
+}
+
+/// What an entry takes in memory.
+fn cost(entry: &Entry) -> usize {
+    entry.data.len() + ENTRY_OVERHEAD_BYTES
+}

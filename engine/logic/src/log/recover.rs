@@ -1,0 +1,651 @@
+//! Judges what is found on disk at start. The judgement is one table: `judge`.
+//!
+//! The log is read from its beginning up to the first place that is no entry (the *end*). What is left to decide is whether
+//! anything that may have been acknowledged is missing there. Three facts decide:
+//!
+//! - **Proof.** Rounds are flushed one after the other. So whatever was written in a round proves that everything before the
+//!   begin of that round was durable: a later entry, a round's identifier, the header of a segment made later. An end before
+//!   such a place is rot. Truncation never touches what a proof covers, so a proof never goes stale.
+//! - **Identifier.** If nothing proves it, the entries missing at the end belong to the last round that was written, finished
+//!   or not. Its identifier is in another place: absent means that the flush was never finished (a finished flush has all
+//!   its sectors), present or unreadable means that nobody knows.
+//! - **Tail.** Whether anything is behind the end: remains of the torn round, to be zeroed.
+//!
+//! A power cut leaves any subset of the sectors of the round under way, and everything of the rounds before.
+//! After a torn end, `mend` is written and durable before anything else happens: zeros over the remains, and an identifier
+//! for the entries that were kept of the torn round (else rot in them would later pass for a torn round).
+
+use std::fmt;
+
+use proto::ids::{LogIndex, Term};
+use proto::limits::SECTOR_BYTES;
+
+use crate::io::{LogFile, LogWrite, SegmentId};
+use crate::log::layout::{
+    EntryHeader, EntryKind, Found, HeaderError, Position, Reader, Reason, SEGMENT_FIRST, SEGMENT_HEADER_BYTES, StoreId,
+};
+use crate::log::log::LogConfig;
+use crate::log::rounds::{Identifier, RoundRecord, Rounds};
+use crate::log::runs::{Runs, Terms};
+
+/// One write of zeros over remains.
+const ZERO_WRITE_BYTES: u32 = 1 << 20;
+
+/// What is on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct RecoverInput<'a> {
+    /// The segments in ascending order, whole.
+    pub segments: &'a [(SegmentId, &'a [u8])],
+    /// The file of round identifiers; empty if there is none.
+    pub rounds: &'a [u8],
+    /// The term in the vote file, 0 if it was never written: no entry can have a higher one. An inspector that does not
+    /// know it says `u64::MAX`.
+    pub vote_term: Term,
+    /// Whose log it must be.
+    pub config: LogConfig,
+}
+
+/// What the end of the log looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judgement {
+    /// Every round is whole and nothing is behind the last.
+    Clean,
+    /// The last round was never finished, hence never acknowledged: what is bad of it is dropped.
+    Torn(Finding),
+    /// Something may be missing that was acknowledged, or not: not decidable here.
+    Uncertain(Finding),
+    /// Something is missing or damaged that was durable.
+    Rot(Finding),
+}
+
+/// Where the log ends before it should, and the evidence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Where the intact part of the log ends.
+    pub at: Position,
+    /// What is wrong there.
+    pub fault: Fault,
+    /// The last intact entry before.
+    pub last: LogIndex,
+    /// Its flush round; 0 if there is none.
+    pub round: u64,
+    /// What proves that more was durable.
+    pub proof: Option<Proof>,
+    /// What the ring of identifiers says about the round that is missing.
+    pub identifier: Trace,
+    /// Bytes of remains behind the end.
+    pub remains: u64,
+}
+
+/// What is wrong at a place of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// No entry.
+    Entry(Reason),
+    /// An intact entry that cannot follow those before it.
+    Order {
+        /// Its index.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+        /// Its round.
+        round: u64,
+    },
+    /// The file of the segment is missing.
+    Missing,
+    /// The header of the segment.
+    Header(HeaderError),
+    /// The file is shorter than its header states.
+    Short {
+        /// Bytes of the file.
+        found: u64,
+    },
+    /// The header is intact, but of another segment or with a signature that is not new.
+    Stray {
+        /// The segment it says it is.
+        segment: SegmentId,
+        /// Its signature.
+        signature: u64,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (intact up to index {}, flush round {}", self.at, self.fault, self.last, self.round)?;
+        match self.proof {
+            None => {}
+            Some(Proof::Entry { at, round }) => write!(f, "; the entry of round {round} at {at} was written later")?,
+            Some(Proof::Identifier { round }) => write!(f, "; round {round} was written later")?,
+            Some(Proof::Segment { segment }) => write!(f, "; segment {} was made later", segment.0)?,
+            Some(Proof::Sequence) => write!(f, "; the segment was in use")?,
+            Some(Proof::Intact) => write!(f, "; what is there is intact")?,
+        }
+        match self.identifier {
+            Trace::Absent => {}
+            Trace::Present { round } => write!(f, "; the identifier of round {round} is there")?,
+            Trace::Unreadable { round } => write!(f, "; the identifier of round {round} cannot be read")?,
+        }
+        write!(f, "; {} bytes behind it)", self.remains)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Entry(reason) => write!(f, "no entry: {reason}"),
+            Fault::Order { index, term, round } => {
+                write!(f, "entry {index} of term {} and round {round} cannot follow", term.0)
+            }
+            Fault::Missing => f.write_str("the file of the segment is missing"),
+            Fault::Header(error) => write!(f, "{error}"),
+            Fault::Short { found } => write!(f, "the file has only {found} bytes"),
+            Fault::Stray { segment, signature } => {
+                write!(f, "the header is that of segment {} with signature {signature}", segment.0)
+            }
+        }
+    }
+}
+
+/// What proves that the log was durable beyond a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// An entry further on.
+    Entry {
+        /// Where it is.
+        at: Position,
+        /// Its round.
+        round: u64,
+    },
+    /// The identifier of a later round.
+    Identifier {
+        /// Which.
+        round: u64,
+    },
+    /// The header of a segment that was made later.
+    Segment {
+        /// Which.
+        segment: SegmentId,
+    },
+    /// The seal before it: a segment is durable before the one before it is sealed; or its place between others.
+    Sequence,
+    /// The place itself: what is there is intact, so it was not torn.
+    Intact,
+}
+
+/// What the ring of identifiers says about the round that is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// Its place is readable and it is not there.
+    Absent,
+    /// It is there.
+    Present {
+        /// Which round.
+        round: u64,
+    },
+    /// Its place cannot be read.
+    Unreadable {
+        /// Which round.
+        round: u64,
+    },
+}
+
+/// Why a node does not start with this log. Nothing on disk was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Durable entries are damaged or missing.
+    #[error("the log lost entries that were durable: {0}; {REMEDY}")]
+    Rot(Finding),
+    /// Entries are missing that may have been acknowledged.
+    #[error("the log may have lost entries that were acknowledged: {0}; {REMEDY}")]
+    Uncertain(Finding),
+    /// The log is newer than term and vote.
+    #[error(
+        "entry {index} has term {entry_term}, but the vote file only knows term {vote_term}: term and vote are lost; \
+         rejoin this node as a new life with an empty data directory",
+        index = .index.0, entry_term = .entry_term.0, vote_term = .vote_term.0
+    )]
+    Amnesia {
+        /// Which entry.
+        index: LogIndex,
+        /// Its term.
+        entry_term: Term,
+        /// What the vote file says.
+        vote_term: Term,
+    },
+    /// A segment belongs to another cluster or data directory.
+    #[error(
+        "log segment {} belongs to cluster {} and another data directory: files were mixed up; put the right ones back",
+        .segment.0, .found.cluster
+    )]
+    Foreign {
+        /// Which segment.
+        segment: SegmentId,
+        /// Whose it is.
+        found: StoreId,
+    },
+    /// A segment was made by another version.
+    #[error("log segment {} has format version {found}: start the program that made it", .segment.0)]
+    Version {
+        /// Which segment.
+        segment: SegmentId,
+        /// What it says.
+        found: u16,
+    },
+}
+
+const REMEDY: &str = "nothing was changed; look at it with `helio log verify`, and keep the other nodes running: they have \
+     what is missing. Healing in place is not in this version: rejoin this node as a new life with an empty data directory";
+
+/// A log that was read and judged.
+pub struct Examined<'a> {
+    /// How its end looks; never `Rot` nor `Uncertain`.
+    pub judgement: Judgement,
+    /// The last entry.
+    pub last: (LogIndex, Term),
+    /// The highest commit hint, clamped to the last entry.
+    pub commit: LogIndex,
+    /// Flush round of the last entry; 0 if there is none.
+    pub round: u64,
+    /// Where the next entry goes.
+    pub end: Position,
+    pub(super) readers: Vec<Reader<'a>>,
+    // Above every round and signature seen anywhere.
+    pub(super) round_next: u64,
+    pub(super) signature_next: u64,
+    pub(super) mend: Vec<LogWrite>,
+    pub(super) runs: Runs,
+    pub(super) terms: Terms,
+    pub(super) entry_bytes: u64,
+}
+
+/// Reads and judges a log. `Err` if it needs healing, `Ok` if it is clean or torn.
+pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverError> {
+    let rounds = Rounds::new(input.rounds, input.config.store);
+    let (readers, broken) = open_segments(input)?;
+    let mut walk = Walk::default();
+    let fault = walk.run(&readers);
+    let behind = Behind::gather(&walk, &readers, &rounds);
+    let (vote_term, (index, entry_term)) = (input.vote_term, behind.term_max);
+    if entry_term > vote_term {
+        return Err(RecoverError::Amnesia { index, entry_term, vote_term });
+    }
+    let finding = find(&walk, fault, broken, &behind, &rounds);
+    let judgement = judge(finding, behind.cut);
+    match judgement {
+        Judgement::Rot(finding) => return Err(RecoverError::Rot(finding)),
+        Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
+        Judgement::Clean | Judgement::Torn(_) => {}
+    }
+    let mend = mend(&walk, &readers, &rounds, input.config.store);
+    Ok(Examined {
+        judgement,
+        last: (LogIndex(walk.last), Term(walk.last_term)),
+        commit: LogIndex(walk.commit.min(walk.last)),
+        round: walk.round,
+        end: walk.end,
+        round_next: behind.round_max + 1,
+        signature_next: behind.signature_max + 1,
+        mend,
+        runs: walk.runs,
+        terms: walk.terms,
+        entry_bytes: walk.entry_bytes,
+        readers,
+    })
+}
+
+/// The table. `cut`: the last round that has entries is not whole.
+fn judge(finding: Finding, cut: bool) -> Judgement {
+    match (finding.proof, finding.identifier, finding.remains > 0 || cut) {
+        // Something durable is missing: keep everything as it is, heal.
+        (Some(_), _, _) => Judgement::Rot(finding),
+        // The round may have been finished and acknowledged: as rot.
+        (None, Trace::Present { .. } | Trace::Unreadable { .. }, _) => Judgement::Uncertain(finding),
+        // The round was never finished: truncate, zero, go on.
+        (None, Trace::Absent, true) => Judgement::Torn(finding),
+        // There is no such round.
+        (None, Trace::Absent, false) => Judgement::Clean,
+    }
+}
+
+/// A segment that cannot be opened.
+#[derive(Clone, Copy)]
+struct Broken {
+    segment: SegmentId,
+    fault: Fault,
+    // Others come after it.
+    followed: bool,
+}
+
+/// Opens the segments up to the first that cannot be; that one comes back with its fault.
+///
+/// The last segment may be one that was prepared and never used: if its preparation was cut off it is left out.
+fn open_segments<'a>(input: &RecoverInput<'a>) -> Result<(Vec<Reader<'a>>, Option<Broken>), RecoverError> {
+    let mut readers: Vec<Reader<'a>> = Vec::with_capacity(input.segments.len());
+    for (at, (segment, bytes)) in input.segments.iter().enumerate() {
+        let last = at + 1 == input.segments.len();
+        let expected = SegmentId(SEGMENT_FIRST.0 + at as u64);
+        assert!(*segment >= expected, "segments come in ascending order");
+        if *segment != expected {
+            return Ok((readers, Some(Broken { segment: expected, fault: Fault::Missing, followed: true })));
+        }
+        let unused = || bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
+        let reader = match Reader::new(bytes) {
+            Ok(reader) => reader,
+            Err(HeaderError::Version { found }) => return Err(RecoverError::Version { segment: *segment, found }),
+            Err(_) if last && unused() => return Ok((readers, None)),
+            Err(error) => {
+                return Ok((readers, Some(Broken { segment: *segment, fault: Fault::Header(error), followed: !last })));
+            }
+        };
+        let header = *reader.header();
+        if header.store != input.config.store {
+            return Err(RecoverError::Foreign { segment: *segment, found: header.store });
+        }
+        let fresh = readers.last().is_none_or(|before| before.header().signature < header.signature);
+        if header.segment != *segment || !fresh {
+            let fault = Fault::Stray { segment: header.segment, signature: header.signature };
+            return Ok((readers, Some(Broken { segment: *segment, fault, followed: true })));
+        }
+        if bytes.len() < header.segment_bytes as usize {
+            if last && unused() {
+                return Ok((readers, None));
+            }
+            let fault = Fault::Short { found: bytes.len() as u64 };
+            return Ok((readers, Some(Broken { segment: *segment, fault, followed: !last })));
+        }
+        readers.push(reader);
+    }
+    Ok((readers, None))
+}
+
+/// The log read from its beginning, entry by entry.
+struct Walk {
+    // Where the next entry is expected.
+    end: Position,
+    sealed: bool,
+    last: u64,
+    last_term: u64,
+    commit: u64,
+    term_max: (LogIndex, Term),
+    // Of the last entry.
+    round: u64,
+    round_durable: u64,
+    round_start: Position,
+    round_whole: bool,
+    entry_bytes: u64,
+    runs: Runs,
+    terms: Terms,
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        Walk {
+            end: Position::first(SEGMENT_FIRST),
+            sealed: false,
+            last: 0,
+            last_term: 0,
+            commit: 0,
+            term_max: (LogIndex(0), Term(0)),
+            round: 0,
+            round_durable: 0,
+            round_start: Position::first(SEGMENT_FIRST),
+            round_whole: true,
+            entry_bytes: 0,
+            runs: Runs::default(),
+            terms: Terms::default(),
+        }
+    }
+}
+
+impl Walk {
+    /// Reads on until something is no entry. `None` if there is no segment to read on in.
+    fn run(&mut self, readers: &[Reader<'_>]) -> Option<Fault> {
+        for reader in readers {
+            let segment = reader.header().segment;
+            self.end = Position::first(segment);
+            self.sealed = false;
+            for found in reader.entries() {
+                match found {
+                    Ok(found) if self.follows(segment, &found) => self.take(segment, &found),
+                    Ok(found) => {
+                        let EntryHeader { index, term, round, .. } = found.header;
+                        return Some(Fault::Order { index, term, round });
+                    }
+                    Err(bad) => return Some(Fault::Entry(bad.reason)),
+                }
+            }
+            assert!(self.sealed, "the entries of a segment end with a seal or with a bad place");
+        }
+        None
+    }
+
+    /// Whether this entry can be the next one.
+    fn follows(&self, segment: SegmentId, found: &Found<'_>) -> bool {
+        let header = &found.header;
+        let start = found.round_start(segment);
+        let in_round = if header.round == self.round {
+            !self.round_whole && header.durable == self.round_durable && start == self.round_start
+        } else {
+            let here = Position { segment, offset: found.offset };
+            header.round > self.round && header.durable == self.round && start == here
+        };
+        let index = header.index.0;
+        let in_order = match header.kind {
+            EntryKind::Seal => index == self.last && header.term.0 == self.last_term && found.payload.is_empty(),
+            EntryKind::Record => {
+                // What was committed is never replaced.
+                let free = index > self.last || index > self.commit;
+                let before = if index > self.last { Some(self.last_term) } else { self.terms.get(index.max(1) - 1) };
+                index >= 1 && index <= self.last + 1 && free && header.term.0 >= before.unwrap_or(0)
+            }
+        };
+        in_round && in_order
+    }
+
+    fn take(&mut self, segment: SegmentId, found: &Found<'_>) {
+        let header = &found.header;
+        let here = Position { segment, offset: found.offset };
+        if header.kind == EntryKind::Record {
+            self.last = header.index.0;
+            self.last_term = header.term.0;
+            self.runs.push(self.last, here, found.next);
+            self.terms.push(self.last, self.last_term);
+            self.term_max = self.term_max.max_by_term(header);
+        }
+        self.commit = self.commit.max(header.commit.0);
+        self.entry_bytes += u64::from(found.next - found.offset);
+        self.round = header.round;
+        self.round_durable = header.durable;
+        self.round_start = found.round_start(segment);
+        self.round_whole = header.round_last;
+        self.sealed = header.kind == EntryKind::Seal;
+        self.end = if self.sealed {
+            Position::first(SegmentId(segment.0 + 1))
+        } else {
+            Position { segment, offset: found.next }
+        };
+    }
+}
+
+trait MaxByTerm {
+    fn max_by_term(self, header: &EntryHeader) -> Self;
+}
+
+impl MaxByTerm for (LogIndex, Term) {
+    fn max_by_term(self, header: &EntryHeader) -> Self {
+        if header.term > self.1 { (header.index, header.term) } else { self }
+    }
+}
+
+/// Everything that speaks about what is behind the end of the log.
+struct Behind {
+    // The place furthest on that is proven: everything before it was durable.
+    proven: (Position, Option<Proof>),
+    // Rounds of intact entries behind the end, at most one after the last (others are before a proof).
+    rounds: Vec<u64>,
+    round_max: u64,
+    signature_max: u64,
+    term_max: (LogIndex, Term),
+    remains: u64,
+    // Segments after the one in which the log ends.
+    segments: usize,
+    // The last round with entries is not whole.
+    cut: bool,
+}
+
+impl Behind {
+    fn gather(walk: &Walk, readers: &[Reader<'_>], rounds: &Rounds<'_>) -> Behind {
+        let mut behind = Behind {
+            proven: (Position::default(), None),
+            rounds: Vec::new(),
+            round_max: walk.round,
+            signature_max: 0,
+            term_max: walk.term_max,
+            remains: 0,
+            segments: readers.iter().filter(|reader| reader.header().segment > walk.end.segment).count(),
+            cut: !walk.round_whole,
+        };
+        for reader in readers {
+            let header = reader.header();
+            behind.signature_max = behind.signature_max.max(header.signature);
+            behind.round_max = behind.round_max.max(header.durable);
+            behind.prove(header.durable_upto, Proof::Segment { segment: header.segment });
+            if header.segment >= walk.end.segment {
+                behind.look(walk, reader);
+            }
+        }
+        for record in rounds.records() {
+            behind.signature_max = behind.signature_max.max(record.signature);
+            behind.round_max = behind.round_max.max(record.round);
+            behind.prove(record.start, Proof::Identifier { round: record.round });
+            // A torn round whose kept entries were given an identifier when it was mended.
+            if record.round == walk.round && record.end == walk.end {
+                behind.cut = false;
+            }
+        }
+        behind
+    }
+
+    /// What an open segment holds behind the end.
+    fn look(&mut self, walk: &Walk, reader: &Reader<'_>) {
+        let segment = reader.header().segment;
+        let from = if segment == walk.end.segment { walk.end.offset } else { SEGMENT_HEADER_BYTES };
+        self.remains += u64::from(reader.used_end(from) - from);
+        for found in reader.resync(from) {
+            let (round, at) = (found.header.round, Position { segment, offset: found.offset });
+            self.prove(found.round_start(segment), Proof::Entry { at, round });
+            self.round_max = self.round_max.max(round);
+            self.term_max = self.term_max.max_by_term(&found.header);
+            if !self.rounds.contains(&round) && self.rounds.len() < REMAINS_ROUNDS_MAX {
+                self.rounds.push(round);
+            }
+        }
+    }
+
+    fn prove(&mut self, upto: Position, proof: Proof) {
+        if upto > self.proven.0 {
+            self.proven = (upto, Some(proof));
+        }
+    }
+}
+
+/// Rounds whose remains are looked up in the ring. A torn end has one, two if it was torn again before it was mended.
+const REMAINS_ROUNDS_MAX: usize = 16;
+
+/// Puts together what the table needs.
+fn find(walk: &Walk, fault: Option<Fault>, broken: Option<Broken>, behind: &Behind, rounds: &Rounds<'_>) -> Finding {
+    let mut finding = Finding {
+        at: walk.end,
+        fault: fault.unwrap_or(if walk.sealed { Fault::Missing } else { Fault::Entry(Reason::Zeros) }),
+        last: LogIndex(walk.last),
+        round: walk.round,
+        proof: behind.proven.1.filter(|_| behind.proven.0 > walk.end),
+        identifier: trace(walk, behind, rounds),
+        remains: behind.remains,
+    };
+    match (broken, finding.fault) {
+        // The walk came to the segment that cannot be opened, or others follow it: it was in use.
+        (Some(broken), _) if broken.followed || (walk.sealed && broken.segment == walk.end.segment) => {
+            finding.at = Position::first(broken.segment);
+            finding.fault = broken.fault;
+            finding.proof = finding.proof.or(Some(Proof::Sequence));
+        }
+        // It is the last one, not reached, and not empty: what it held cannot be told.
+        (Some(broken), _) => {
+            finding.at = Position::first(broken.segment);
+            finding.fault = broken.fault;
+            if finding.identifier == Trace::Absent {
+                finding.identifier = Trace::Unreadable { round: walk.round + 1 };
+            }
+        }
+        // The second segment after one is made only when that one is sealed.
+        (None, _) if behind.segments > 1 => {
+            finding.proof = finding.proof.or(Some(Proof::Sequence));
+        }
+        (None, Fault::Missing) => finding.proof = finding.proof.or(Some(Proof::Sequence)),
+        (None, Fault::Order { .. }) => finding.proof = finding.proof.or(Some(Proof::Intact)),
+        (None, _) => {}
+    }
+    finding
+}
+
+/// Whether the round that is missing at the end left its identifier. Any doubt counts.
+fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
+    if let Some(record) = rounds.records().find(|record| record.round > walk.round) {
+        return Trace::Present { round: record.round };
+    }
+    // A store that was never written has no ring yet.
+    if rounds.is_missing() && walk.round == 0 && behind.remains == 0 {
+        return Trace::Absent;
+    }
+    let cut = behind.cut.then_some(walk.round);
+    for round in cut.into_iter().chain([walk.round + 1]).chain(behind.rounds.iter().copied()) {
+        match rounds.identifier(round) {
+            Identifier::Absent => {}
+            Identifier::Present(_) => return Trace::Present { round },
+            Identifier::Unreadable => return Trace::Unreadable { round },
+        }
+    }
+    Trace::Absent
+}
+
+/// What must be durable before the log is used: zeros over the remains, an identifier for the last round if it has none.
+fn mend(walk: &Walk, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId) -> Vec<LogWrite> {
+    let mut writes = Vec::new();
+    for reader in readers.iter().filter(|reader| reader.header().segment >= walk.end.segment) {
+        let segment = reader.header().segment;
+        let mut offset = if segment == walk.end.segment { walk.end.offset } else { SEGMENT_HEADER_BYTES };
+        let end = reader.used_end(offset);
+        while offset < end {
+            let length = (end - offset).min(ZERO_WRITE_BYTES);
+            let bytes = vec![0; length as usize];
+            writes.push(LogWrite { file: LogFile::Segment(segment), offset, bytes });
+            offset += length;
+        }
+    }
+    let in_last = readers.iter().find(|reader| reader.header().segment == walk.end.segment);
+    if walk.round > 0
+        && let Some(reader) = in_last
+    {
+        let record = RoundRecord {
+            round: walk.round,
+            durable: walk.round_durable,
+            start: walk.round_start,
+            end: walk.end,
+            signature: reader.header().signature,
+        };
+        if rounds.identifier(walk.round) != Identifier::Present(record) {
+            writes.push(LogWrite {
+                file: LogFile::Rounds,
+                offset: record.offset(),
+                bytes: record.encode(store).to_vec(),
+            });
+        }
+    }
+    writes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "recover_test.rs"]
+mod tests;

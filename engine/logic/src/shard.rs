@@ -1,0 +1,402 @@
+//! One core's whole logic: takes inputs, gives effects.
+
+use std::sync::Arc;
+
+use proto::client::{ClientReply, ClientRequest, CoreStatus};
+use proto::error::Refusal;
+use proto::ids::{Address, CoreId, NodeId};
+use proto::peer::{LeaderRequest, PeerMessage};
+
+use crate::clients::Clients;
+use crate::context::{Context, Suspects, Tickets};
+use crate::delivery::Delivery;
+use crate::group::Group;
+use crate::home::Home;
+use crate::ingest::Ingest;
+use crate::io::{Body, ConnId, CoreNote, DiskError, Effect, FileId, Input, Now, SegmentId, Ticket, View};
+use crate::limits::REPORT_US;
+use crate::requests::{Purpose, Requests};
+use crate::store::chunks::{Chunks, ReadPurpose};
+use crate::store::space::Space;
+
+/// An initial member as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Which node.
+    pub node: NodeId,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Where peers reach it.
+    pub peer_address: String,
+}
+
+/// What a shard is told about itself once.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// This shard.
+    pub address: Address,
+    /// Cores of this node.
+    pub cores: u16,
+    /// For drawing election timeouts and nonces. From the system's entropy; from the seed in the simulator.
+    pub entropy: [u64; 4],
+    /// The initial members, this node among them, the same on every node.
+    pub members: Vec<InitialMember>,
+    /// Copies of each image for acceptance; 0 for f + 1. Only read at bootstrap.
+    pub copies: u8,
+    /// Largest image. Only read at bootstrap.
+    pub image_bytes_max: u64,
+    /// Bytes of a log segment.
+    pub segment_bytes: u32,
+    /// Bytes of recent chunks this core keeps in memory to serve receivers.
+    pub cache_bytes: u64,
+    /// Bytes of the filesystem that chunk files never take: room for the log.
+    pub reserve_bytes: u64,
+    /// Incomplete uploads without any progress for this long may be dropped.
+    pub upload_idle_us: u64,
+    /// Sessions unused for this long (log time) end.
+    pub session_idle_ms: u64,
+}
+
+/// What is on disk when the process starts.
+#[derive(Debug)]
+pub struct ShardStart<'a> {
+    /// The chunk files of this core: their ids, and their header sector and slot table as read.
+    pub files: Vec<ChunkFileStart>,
+    /// Bytes a new file could take now.
+    pub free_bytes: u64,
+    /// What core 0 has beside that; `None` on every other core.
+    pub group: Option<GroupStart<'a>>,
+}
+
+/// A chunk file as found.
+#[derive(Debug)]
+pub struct ChunkFileStart {
+    /// Which file.
+    pub file: FileId,
+    /// First sector.
+    pub header: Box<[u8; 512]>,
+    /// `layout::TABLE_BYTES` bytes.
+    pub table: Vec<u8>,
+}
+
+/// The files of the consensus group as found.
+#[derive(Debug)]
+pub struct GroupStart<'a> {
+    /// Content of the identity file, if there is one.
+    pub identity: Option<Vec<u8>>,
+    /// The two copies of term and vote; `None` if the file does not exist.
+    pub vote: Option<[Box<[u8; 512]>; 2]>,
+    /// The segments in ascending order, mapped.
+    pub segments: Vec<(SegmentId, &'a [u8])>,
+    /// The file of round identifiers; empty if it does not exist.
+    pub rounds: &'a [u8],
+}
+
+/// Why a node refuses to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartError {
+    /// What is wrong, with facts and the remedy.
+    pub text: String,
+}
+
+/// One core's logic.
+pub struct Shard {
+    me: Address,
+    view: Arc<View>,
+    suspects: Suspects,
+    requests: Requests,
+    tickets: Tickets,
+    stages: Stages,
+}
+
+/// The stages of the walk, as far as this core takes part in them.
+struct Stages {
+    clients: Clients,
+    ingest: Ingest,
+    home: Home,
+    delivery: Delivery,
+    group: Option<Group>, // core 0 only
+    report_us: u64,       // when the next report to core 0 is due
+}
+
+impl Shard {
+    /// Recovers from what is on disk. `effects` receives what is to be done at once.
+    pub fn new(
+        config: ShardConfig,
+        start: ShardStart<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Shard, StartError> {
+        let me = config.address;
+        assert_eq!(me.core == CoreId(0), start.group.is_some(), "core 0, and no other, has the group");
+        let tables: Vec<(FileId, &[u8])> = start.files.iter().map(|file| (file.file, file.table.as_slice())).collect();
+        let (space, slots) = Space::recover(&tables, start.free_bytes, config.reserve_bytes);
+        let chunks = Chunks::new(space, config.cache_bytes);
+        let home = Home::new(chunks, slots, config.upload_idle_us, now.mono_us);
+        let mut tickets = Tickets::default();
+        let group = match &start.group {
+            Some(group) => Some(Group::new(config, group, now, tickets.next(), effects)?),
+            None => None,
+        };
+        let stages = Stages {
+            clients: Clients::default(),
+            ingest: Ingest::default(),
+            home,
+            delivery: Delivery::default(),
+            group,
+            report_us: 0,
+        };
+        Ok(Shard {
+            me,
+            view: Arc::default(),
+            suspects: Suspects::default(),
+            requests: Requests::default(),
+            tickets,
+            stages,
+        })
+    }
+
+    /// Takes one input. Never waits, never fails; appends to `effects`.
+    pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let mut older = None;
+        if let Input::Core { note: CoreNote::View(view), .. } = &input {
+            older = Some(std::mem::replace(&mut self.view, Arc::clone(view)));
+        }
+        let mut cx = Context {
+            now,
+            me: self.me,
+            view: &self.view,
+            suspects: &mut self.suspects,
+            requests: &mut self.requests,
+            tickets: &mut self.tickets,
+            out: effects,
+        };
+        match older {
+            Some(older) => self.stages.on_view(&mut cx, &older),
+            None => self.stages.step(&mut cx, input),
+        }
+    }
+}
+
+impl Stages {
+    fn step(&mut self, cx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::ClientOpened { conn, hello } => self.clients.on_opened(cx, conn, &hello),
+            Input::Client { conn, message, body } => self.on_client(cx, conn, message, body),
+            Input::ClientClosed { conn } => self.on_client_closed(cx, conn),
+            Input::ClientDrained { .. } => {}
+            Input::Peer { from, link, message, body, .. } => self.on_peer(cx, from, link, message, body),
+            Input::PeerUnreachable { node } => self.on_unreachable(cx, node),
+            Input::Core { from, note } => self.on_note(cx, from, note),
+            Input::ChunkWritten { ticket } => self.home.on_written(ticket),
+            Input::StoreCommitted { ticket } => self.home.on_committed(cx, ticket),
+            Input::ChunkRead { ticket, result } => self.on_chunk_read(cx, ticket, result),
+            Input::FileCreated { file, result } => self.home.on_file_created(cx, file, result),
+            Input::Space { free_bytes } => self.home.chunks.space.on_fs_free(free_bytes),
+            Input::LogFlushed { .. }
+            | Input::SegmentPrepared { .. }
+            | Input::LogRead { .. }
+            | Input::VoteWritten { .. }
+            | Input::IdentityWritten { .. } => {
+                self.group.as_mut().expect("only core 0 has a log").on_completion(cx, input);
+            }
+            Input::Tick => self.on_tick(cx),
+            Input::Turn => {
+                self.delivery.turn(cx);
+                self.home.chunks.turn(cx);
+                if let Some(group) = &mut self.group {
+                    group.turn(cx);
+                }
+            }
+        }
+    }
+
+    fn on_client(&mut self, cx: &mut Context<'_>, conn: ConnId, message: ClientRequest, body: Option<Body>) {
+        if !self.clients.knows(conn) {
+            // What was under way when the connection was dismissed.
+            if let Some(body) = body {
+                cx.release(body.buf);
+            }
+            return;
+        }
+        match message {
+            ClientRequest::Hello { .. } => {
+                self.on_client_closed(cx, conn);
+                cx.dismiss(conn, Refusal::BadRequest, "a connection has one hello");
+            }
+            ClientRequest::Register { request, name } => {
+                self.clients.ask(cx, conn, request, LeaderRequest::Register { name });
+            }
+            ClientRequest::OpenSession { request, sender } => {
+                self.clients.ask(cx, conn, request, LeaderRequest::OpenSession { sender });
+            }
+            ClientRequest::Probe { request, payload } => {
+                self.clients.ask(cx, conn, request, LeaderRequest::Probe { payload });
+            }
+            ClientRequest::Status { request } => self.clients.ask_status(cx, conn, request),
+            ClientRequest::Ping => cx.reply(conn, ClientReply::Pong),
+            ClientRequest::Begin(begin) => self.ingest.on_begin(cx, conn, begin),
+            ClientRequest::Chunk(head) => {
+                let body = body.expect("the shell gives a chunk its body");
+                self.ingest.on_chunk(cx, conn, head, body);
+            }
+            ClientRequest::OpenInbox { name, credit } => self.delivery.on_open(cx, conn, name, credit),
+            ClientRequest::InboxCredit { credit } => self.delivery.on_credit(cx, &mut self.home, conn, credit),
+            ClientRequest::Ack { inbox, upto } => self.delivery.on_ack(cx, &mut self.home, conn, inbox, upto),
+        }
+    }
+
+    fn on_client_closed(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.clients.on_closed(conn);
+        self.ingest.on_client_closed(conn);
+        self.delivery.on_client_closed(cx, conn);
+        cx.requests.forget_client(conn);
+    }
+
+    fn on_peer(&mut self, cx: &mut Context<'_>, from: Address, link: u64, message: PeerMessage, body: Option<Body>) {
+        cx.suspects.remove(from.node);
+        let Stages { clients, ingest, home, delivery, group, .. } = self;
+        match message {
+            PeerMessage::Bootstrap(_) | PeerMessage::Raft(_) | PeerMessage::Request { .. } => {
+                if let Some(group) = group {
+                    group.on_peer(cx, from, link, message);
+                }
+            }
+            PeerMessage::Answer { request, body } => {
+                let Some((purpose, asked)) = cx.requests.take(request) else { return };
+                match purpose {
+                    Purpose::Client { conn, request } => clients.on_answer(cx, conn, request, body),
+                    Purpose::Intent { image } => ingest.on_intent_answer(cx, image, body),
+                    Purpose::Notice { image } => home.on_notice_answer(cx, image, body),
+                    Purpose::Ack => delivery.on_ack_answer(cx, asked, body),
+                    Purpose::Return => {}
+                }
+            }
+            PeerMessage::Upload(upload) => home.on_upload(cx, from, upload),
+            PeerMessage::UploadChunk { image, offset, .. } => {
+                let body = body.expect("the shell gives a chunk its body");
+                home.on_chunk(cx, from, image, offset, body);
+            }
+            PeerMessage::UploadProgress { image, durable_end, incarnation } => {
+                home.on_progress(cx, from, image, durable_end, incarnation);
+                ingest.on_progress(cx, from, image, durable_end);
+            }
+            PeerMessage::UploadRefused { image, refusal, text } => {
+                home.on_refused(cx, from, image, refusal);
+                ingest.on_refused(cx, from, image, refusal, text);
+            }
+            PeerMessage::UploadReady { image, receivers, index, holders } => {
+                ingest.on_ready(cx, image, &receivers, index, &holders);
+            }
+            PeerMessage::UploadCancel { image } => home.on_cancel(cx, image),
+            PeerMessage::Fetch { request, image, offset } => delivery.on_fetch(cx, home, from, request, image, offset),
+            PeerMessage::Fetched { request, .. } => {
+                let body = body.expect("the shell gives a chunk its body");
+                delivery.on_fetched(cx, home, request, body);
+            }
+            PeerMessage::FetchFailed { request, .. } => delivery.on_fetch_failed(cx, request),
+        }
+    }
+
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, node: NodeId) {
+        cx.suspects.insert(node, cx.now);
+        self.ingest.on_unreachable(cx, node);
+        self.home.on_unreachable(cx, node);
+        if let Some(group) = &mut self.group {
+            group.on_unreachable(cx, node);
+        }
+    }
+
+    fn on_view(&mut self, cx: &mut Context<'_>, older: &View) {
+        if cx.view.leader != older.leader && cx.view.leader != NodeId(0) {
+            cx.requests.on_leader(cx.me, cx.now, cx.out);
+        }
+        self.clients.on_view(cx);
+        self.delivery.on_view(cx);
+    }
+
+    fn on_note(&mut self, cx: &mut Context<'_>, from: CoreId, note: CoreNote) {
+        match note {
+            CoreNote::View(_) => unreachable!("taken by Shard::step"),
+            CoreNote::Claim { image, index } => self.home.on_claim(cx, image, index),
+            CoreNote::Free { image, index } => self.home.on_free(cx, image, index),
+            CoreNote::ClaimsComplete => {
+                let images = self.home.on_claims_complete();
+                self.ask_finished(cx, images);
+            }
+            CoreNote::Finished { images } => self.home.on_finished(cx, &images),
+            CoreNote::InboxSubscribed { conn, result } => self.delivery.on_subscribed(cx, conn, result),
+            CoreNote::InboxEntries { conn, entries, .. } => {
+                self.delivery.on_entries(cx, &mut self.home, conn, entries);
+            }
+            CoreNote::StatusTold { conn, request, status } => {
+                if self.clients.knows(conn) {
+                    cx.reply(conn, ClientReply::Status { request, status });
+                }
+            }
+            CoreNote::Unclaimed { .. }
+            | CoreNote::InboxSubscribe { .. }
+            | CoreNote::InboxPull { .. }
+            | CoreNote::InboxUnsubscribe { .. }
+            | CoreNote::Report(_)
+            | CoreNote::StatusAsk { .. } => {
+                self.group.as_mut().expect("sent to core 0 only").on_note(cx, from, note);
+            }
+        }
+    }
+
+    fn on_chunk_read(&mut self, cx: &mut Context<'_>, ticket: Ticket, result: Result<Body, DiskError>) {
+        let (purpose, body) = self.home.chunks.on_read(cx, ticket, result);
+        match purpose {
+            ReadPurpose::Deliver { conn, seq, offset } => {
+                self.delivery.on_read(cx, &mut self.home, (conn, seq, offset), body);
+            }
+            ReadPurpose::Fetch { to, request, image, offset } => {
+                self.delivery.on_fetch_read(cx, to, request, image, offset, body);
+            }
+            ReadPurpose::Feed { to, image, offset } => self.home.on_feed_read(cx, to, image, offset, body),
+        }
+    }
+
+    fn on_tick(&mut self, cx: &mut Context<'_>) {
+        for (conn, request) in cx.requests.on_tick(cx.me, cx.now, cx.out) {
+            self.clients.on_late(cx, conn, request);
+        }
+        self.ingest.on_tick(cx);
+        self.home.on_tick(cx);
+        self.delivery.on_tick(cx, &mut self.home);
+        if let Some(group) = &mut self.group {
+            group.on_tick(cx);
+        }
+        if cx.now.mono_us >= self.report_us {
+            self.report_us = cx.now.mono_us + REPORT_US;
+            self.report(cx);
+        }
+    }
+
+    /// Tells core 0 how this core is, and asks after what no record has claimed.
+    fn report(&mut self, cx: &mut Context<'_>) {
+        let (uploads, images, image_bytes) = self.home.counts();
+        let space = &self.home.chunks.space;
+        let report = CoreStatus {
+            core: cx.me.core,
+            connections: self.clients.count(),
+            uploads,
+            images,
+            image_bytes,
+            chunk_files: space.file_count(),
+            room_bytes: space.room_bytes(),
+        };
+        cx.tell(CoreId(0), CoreNote::Report(report));
+        if self.home.is_claims_complete() {
+            let images = self.home.unclaimed();
+            self.ask_finished(cx, images);
+        }
+    }
+
+    fn ask_finished(&mut self, cx: &mut Context<'_>, images: Vec<proto::ids::ImageId>) {
+        if !images.is_empty() {
+            cx.tell(CoreId(0), CoreNote::Unclaimed { images });
+        }
+    }
+}

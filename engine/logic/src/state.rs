@@ -1,0 +1,398 @@
+//! The replicated state: what every node computes from the same records, in the same order, to the same result.
+//!
+//! It judges each image record again when it is applied, and that judgement is the one that counts (promise P2): the
+//! leader's admission only saves work. Nothing here depends on the node it runs on, on time or on chance; log time is
+//! carried by the records.
+//!
+//! Memory. An undelivered image costs one `ReadyState` and 8 bytes in each receiver's inbox; a finished one only its
+//! place in the sender's window (`SESSION_WINDOW`) until the sender's low-water mark passes it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use proto::error::Refusal;
+use proto::ids::{
+    ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, RingEpoch, Sequence, SessionId,
+};
+use proto::limits::SESSION_WINDOW;
+use proto::peer::ReadyReceiver;
+use proto::record::{Ready, Record, RecordBody};
+use proto::ring::{Member, Ring};
+
+use crate::io::InboxEntry;
+
+/// A receiver's inbox.
+#[derive(Debug)]
+pub struct Inbox {
+    name: Arc<str>,
+    acked: InboxSeq,             // everything up to here is acknowledged
+    waiting: VecDeque<LogIndex>, // the `Ready` records of acked + 1, acked + 2, ...
+}
+
+/// A sender's session.
+#[derive(Debug)]
+struct Session {
+    sender: Arc<str>,
+    low_water: Sequence,                    // everything below is finished
+    used_ms: u64,                           // log time of the last record
+    images: BTreeMap<Sequence, KnownImage>, // all >= low_water, fewer than SESSION_WINDOW
+}
+
+/// What dedupe remembers of an image.
+#[derive(Debug)]
+struct KnownImage {
+    fingerprint: Fingerprint,
+    ready: Vec<(InboxId, LogIndex)>,
+}
+
+/// A `Ready` record with receivers that have not acknowledged.
+#[derive(Debug)]
+struct ReadyState {
+    image: ImageId,
+    fingerprint: Fingerprint,
+    sender: Arc<str>,
+    name: Arc<str>,
+    holders: Arc<[Holder]>,
+    left: u32, // receivers that have not acknowledged, at least 1
+}
+
+/// What applying a record did.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// The cluster has its identity and members.
+    Founded,
+    /// The client's inbox, new or not.
+    Registered(InboxId),
+    /// The session exists.
+    SessionOpened(SessionId),
+    /// The image was judged.
+    Ready(Result<ReadyOutcome, Refusal>),
+    /// What was acknowledged, clamped, and the records whose last receiver acknowledged.
+    Acked(Vec<(InboxId, InboxSeq)>, Vec<Freed>),
+    /// The ring is another one.
+    RingChanged,
+    /// Sessions ended, or nothing changed.
+    Nothing,
+}
+
+/// See `Outcome::Ready`.
+#[derive(Debug, PartialEq)]
+pub struct ReadyOutcome {
+    /// Receivers for whom this record made the image deliverable; none if it was a repetition.
+    pub fresh: Vec<InboxId>,
+    /// All receivers of the record with the record that made the image ready for them.
+    pub ready: Vec<ReadyReceiver>,
+}
+
+/// The bytes of this record are not needed any more.
+#[derive(Debug, PartialEq, Clone)]
+pub struct Freed {
+    /// Which image.
+    pub image: ImageId,
+    /// Its record.
+    pub index: LogIndex,
+    /// Who may free.
+    pub holders: Arc<[Holder]>,
+}
+
+/// The replicated state.
+#[derive(Debug, Default)]
+pub struct State {
+    cluster: ClusterId,
+    copies: u8,
+    image_bytes_max: u64,
+    ring: Ring,
+    clients: BTreeMap<Arc<str>, InboxId>,
+    inboxes: BTreeMap<InboxId, Inbox>,
+    sessions: BTreeMap<SessionId, Session>,
+    readies: BTreeMap<LogIndex, ReadyState>,
+    log_time_ms: u64, // never falls
+    applied: LogIndex,
+}
+
+impl State {
+    /// Applies the record at `index`, the one after the last applied.
+    pub fn apply(&mut self, index: LogIndex, record: &Record) -> Outcome {
+        assert!(index > self.applied, "record {index:?} applied again or out of order, applied {:?}", self.applied);
+        self.applied = index;
+        self.log_time_ms = self.log_time_ms.max(record.time_ms);
+        match &record.body {
+            RecordBody::Genesis { cluster, members, copies, image_bytes_max } => {
+                self.found(index, *cluster, members, *copies, *image_bytes_max)
+            }
+            RecordBody::Register { name } => self.register(index, name),
+            RecordBody::OpenSession { sender } => self.open_session(index, sender),
+            RecordBody::Ready(ready) => Outcome::Ready(self.make_ready(index, ready)),
+            RecordBody::Acked { upto } => self.acknowledge(upto),
+            RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address } => {
+                self.change_ring(index, |member| {
+                    if member.node != *node {
+                        return;
+                    }
+                    member.incarnation = *incarnation;
+                    member.cores = *cores;
+                    member.up = *up;
+                    if !client_address.is_empty() {
+                        member.client_address.clone_from(client_address);
+                    }
+                    if !peer_address.is_empty() {
+                        member.peer_address.clone_from(peer_address);
+                    }
+                })
+            }
+            RecordBody::ExpireSessions { idle_since_ms } => {
+                self.sessions.retain(|_, session| session.used_ms >= *idle_since_ms);
+                Outcome::Nothing
+            }
+            RecordBody::Probe { .. } => Outcome::Nothing,
+        }
+    }
+
+    /// An entry without a record (the first of a term) was applied.
+    pub fn apply_empty(&mut self, index: LogIndex) {
+        assert!(index > self.applied, "entry {index:?} applied again or out of order, applied {:?}", self.applied);
+        self.applied = index;
+    }
+
+    /// Judges an image record against this state: which receivers would become ready, or why none can.
+    ///
+    /// Used by the leader for admission and by every node when applying.
+    pub fn judge(
+        &self,
+        image: ImageId,
+        low_water: Sequence,
+        fingerprint: Fingerprint,
+        receivers: &[InboxId],
+    ) -> Result<ReadyOutcome, Refusal> {
+        if fingerprint.length == 0 {
+            return Err(Refusal::ImageEmpty);
+        }
+        if fingerprint.length > self.image_bytes_max {
+            return Err(Refusal::ImageTooLarge);
+        }
+        let session = self.sessions.get(&image.session).ok_or(Refusal::SessionUnknown)?;
+        if image.sequence < session.low_water || image.sequence < low_water {
+            return Err(Refusal::AlreadyFinished);
+        }
+        if image.sequence.0 >= session.low_water.max(low_water).0 + SESSION_WINDOW {
+            return Err(Refusal::OutOfWindow);
+        }
+        let known = session.images.get(&image.sequence);
+        if known.is_some_and(|known| known.fingerprint != fingerprint) {
+            return Err(Refusal::DifferentBytes);
+        }
+        let mut outcome = ReadyOutcome { fresh: Vec::new(), ready: Vec::new() };
+        for &inbox in receivers {
+            let name = &self.inboxes.get(&inbox).ok_or(Refusal::UnknownReceiver)?.name;
+            match known.and_then(|known| known.ready.iter().find(|(other, _)| *other == inbox)) {
+                Some(&(_, index)) => outcome.ready.push(self.ready_receiver(name, index)),
+                None => outcome.fresh.push(inbox),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The inboxes of these names.
+    pub fn inboxes_of(&self, names: &[String]) -> Result<Vec<InboxId>, String> {
+        names.iter().map(|name| self.clients.get(name.as_str()).copied().ok_or_else(|| name.clone())).collect()
+    }
+
+    /// The inbox of a client and what it acknowledged.
+    pub fn inbox_of(&self, name: &str) -> Option<(InboxId, InboxSeq)> {
+        let inbox = *self.clients.get(name)?;
+        Some((inbox, self.inboxes[&inbox].acked))
+    }
+
+    /// At most `count` entries of an inbox after `after`, in order.
+    pub fn entries_after(&self, inbox: InboxId, after: InboxSeq, count: usize) -> Vec<InboxEntry> {
+        let Some(state) = self.inboxes.get(&inbox) else { return Vec::new() };
+        let first = after.max(state.acked).0 + 1;
+        let skip = (first - state.acked.0 - 1) as usize;
+        state
+            .waiting
+            .iter()
+            .skip(skip)
+            .take(count)
+            .enumerate()
+            .map(|(position, &index)| {
+                let ready = &self.readies[&index];
+                InboxEntry {
+                    seq: InboxSeq(first + position as u64),
+                    image: ready.image,
+                    fingerprint: ready.fingerprint,
+                    sender: ready.sender.clone(),
+                    name: ready.name.clone(),
+                    holders: ready.holders.to_vec(),
+                    index,
+                }
+            })
+            .collect()
+    }
+
+    /// Whether any of these acknowledgements would change anything.
+    pub fn acks_are_news(&self, upto: &[(InboxId, InboxSeq)]) -> bool {
+        upto.iter().any(|(inbox, seq)| self.inboxes.get(inbox).is_some_and(|state| *seq > state.acked))
+    }
+
+    /// Acknowledgements as they stand now, clamped to what was assigned.
+    pub fn acked(&self, upto: &[(InboxId, InboxSeq)]) -> Vec<(InboxId, InboxSeq)> {
+        upto.iter().filter_map(|&(inbox, seq)| Some((inbox, seq.min(self.inboxes.get(&inbox)?.acked)))).collect()
+    }
+
+    /// Whether the records prove that no bytes of `image` will be needed again: the sender said that it is finished, or
+    /// its session ended, and no record applied so far waits for an acknowledgement.
+    ///
+    /// That everyone it is ready for acknowledged is no such proof: a record for a further receiver may be on its way.
+    pub fn is_finished(&self, image: ImageId) -> bool {
+        if image.session.0 > self.applied.0 {
+            return false; // This node is behind: the session may still come.
+        }
+        self.sessions.get(&image.session).is_none_or(|session| image.sequence < session.low_water)
+    }
+
+    /// The records with receivers that have not acknowledged, and who holds their bytes.
+    pub fn live_records(&self) -> impl Iterator<Item = (LogIndex, ImageId, &[Holder])> {
+        self.readies.iter().map(|(&index, ready)| (index, ready.image, &*ready.holders))
+    }
+
+    /// The identity; unknown before the first record.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Copies that make an image accepted.
+    pub fn copies(&self) -> u8 {
+        self.copies
+    }
+
+    /// Largest image.
+    pub fn image_bytes_max(&self) -> u64 {
+        self.image_bytes_max
+    }
+
+    /// Members and who is up.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Highest index applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Registered clients, open sessions, images not yet acknowledged by all.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.clients.len() as u64, self.sessions.len() as u64, self.readies.len() as u64)
+    }
+
+    /// Log time, and the log time at which the session unused for the longest was last used.
+    pub fn session_ages(&self) -> (u64, Option<u64>) {
+        (self.log_time_ms, self.sessions.values().map(|session| session.used_ms).min())
+    }
+
+    fn found(
+        &mut self,
+        index: LogIndex,
+        cluster: ClusterId,
+        members: &[Member],
+        copies: u8,
+        image_bytes_max: u64,
+    ) -> Outcome {
+        if self.cluster != ClusterId::UNKNOWN {
+            return Outcome::Nothing; // Two leaders in a row may both have proposed it.
+        }
+        self.cluster = cluster;
+        self.copies = copies;
+        self.image_bytes_max = image_bytes_max;
+        self.ring = Ring::new(RingEpoch(index.0), members.to_vec());
+        Outcome::Founded
+    }
+
+    fn register(&mut self, index: LogIndex, name: &str) -> Outcome {
+        if let Some(&inbox) = self.clients.get(name) {
+            return Outcome::Registered(inbox);
+        }
+        let inbox = InboxId(index.0);
+        let name: Arc<str> = name.into();
+        self.clients.insert(name.clone(), inbox);
+        self.inboxes.insert(inbox, Inbox { name, acked: InboxSeq(0), waiting: VecDeque::new() });
+        Outcome::Registered(inbox)
+    }
+
+    fn open_session(&mut self, index: LogIndex, sender: &str) -> Outcome {
+        let session = SessionId(index.0);
+        let used_ms = self.log_time_ms;
+        let state = Session { sender: sender.into(), low_water: Sequence(1), used_ms, images: BTreeMap::new() };
+        self.sessions.insert(session, state);
+        Outcome::SessionOpened(session)
+    }
+
+    fn make_ready(&mut self, index: LogIndex, record: &Ready) -> Result<ReadyOutcome, Refusal> {
+        let mut outcome = self.judge(record.image, record.low_water, record.fingerprint, &record.receivers)?;
+        if outcome.fresh.is_empty() {
+            return Ok(outcome);
+        }
+        let session = self.sessions.get_mut(&record.image.session).expect("judge found the session");
+        session.used_ms = self.log_time_ms;
+        session.low_water = session.low_water.max(record.low_water);
+        session.images = session.images.split_off(&session.low_water);
+        let known = session
+            .images
+            .entry(record.image.sequence)
+            .or_insert_with(|| KnownImage { fingerprint: record.fingerprint, ready: Vec::new() });
+        known.ready.extend(outcome.fresh.iter().map(|&inbox| (inbox, index)));
+        let state = ReadyState {
+            image: record.image,
+            fingerprint: record.fingerprint,
+            sender: session.sender.clone(),
+            name: record.name.as_str().into(),
+            holders: record.holders.as_slice().into(),
+            left: outcome.fresh.len() as u32,
+        };
+        self.readies.insert(index, state);
+        for inbox in &outcome.fresh {
+            let inbox = self.inboxes.get_mut(inbox).expect("judge found the inbox");
+            inbox.waiting.push_back(index);
+            let name = inbox.name.clone();
+            let ready = self.ready_receiver(&name, index);
+            outcome.ready.push(ready);
+        }
+        Ok(outcome)
+    }
+
+    fn acknowledge(&mut self, upto: &[(InboxId, InboxSeq)]) -> Outcome {
+        let mut freed = Vec::new();
+        for (inbox, seq) in upto {
+            let Some(state) = self.inboxes.get_mut(inbox) else { continue };
+            let assigned = InboxSeq(state.acked.0 + state.waiting.len() as u64);
+            let target = (*seq).min(assigned);
+            while state.acked < target {
+                let index = state.waiting.pop_front().expect("target is not beyond what was assigned");
+                state.acked.0 += 1;
+                let ready = self.readies.get_mut(&index).expect("a waiting entry has its record");
+                ready.left -= 1;
+                if ready.left == 0 {
+                    let ready = self.readies.remove(&index).expect("it was there a line above");
+                    freed.push(Freed { image: ready.image, index, holders: ready.holders });
+                }
+            }
+        }
+        Outcome::Acked(self.acked(upto), freed)
+    }
+
+    fn change_ring(&mut self, index: LogIndex, change: impl Fn(&mut Member)) -> Outcome {
+        let mut members = self.ring.members().to_vec();
+        members.iter_mut().for_each(change);
+        self.ring = Ring::new(RingEpoch(index.0), members);
+        Outcome::RingChanged
+    }
+
+    fn ready_receiver(&self, name: &str, index: LogIndex) -> ReadyReceiver {
+        let holders = self.readies.get(&index).map_or(Vec::new(), |ready| ready.holders.to_vec());
+        ReadyReceiver { name: name.to_owned(), index, holders }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_test.rs"]
+mod tests;

@@ -1,0 +1,246 @@
+//! One core from its files to its end: recovers, waits until every core has, serves, and says goodbye.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use disk::log_device::FlushMethod;
+use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, small_files};
+use glommio::timer::sleep;
+use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, within};
+
+use logic::io::{Effect, Input};
+use logic::shard::{GroupStart, Shard, ShardConfig, ShardStart};
+use proto::error::Refusal;
+use proto::ids::{ClusterId, CoreId, Incarnation, NodeId};
+use proto::limits::NODES_MAX;
+
+use crate::buffers::Buffers;
+use crate::clients::{self, Clients};
+use crate::clock::Clock;
+use crate::core::{Belonging, Core, GroupFiles, MeshItem};
+use crate::disk_ops::{self, SmallWrites};
+use crate::ending::Ending;
+use crate::error::NodeError;
+use crate::inputs::Inputs;
+use crate::limits::{FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
+use crate::pools::Pools;
+use crate::{links, mesh, shard_loop};
+
+/// What a core's thread is given.
+pub(crate) struct CoreStart {
+    pub(crate) config: ShardConfig,
+    pub(crate) dir: Arc<DataDir>,
+    pub(crate) flush: FlushMethod,
+    pub(crate) clock: Clock,
+    pub(crate) ending: Ending,
+    pub(crate) seat: MeshSeat<MeshItem>,
+    /// Drawn at the start of the process.
+    pub(crate) start: u64,
+    /// Where the cores of this node reach each other.
+    pub(crate) own_peer_address: String,
+    /// On core 0.
+    pub(crate) listeners: Option<CoreListeners>,
+    /// To say that this core has recovered, or why not.
+    pub(crate) ready: Sender<Result<(), NodeError>>,
+    /// Hears when all have; ends without a word if one has not.
+    pub(crate) go: Receiver<()>,
+}
+
+/// What core 0 listens on.
+pub(crate) struct CoreListeners {
+    pub(crate) client: Bound,
+    pub(crate) peer: Bound,
+    pub(crate) connections_max: usize,
+}
+
+/// Runs a core until the node ends.
+pub(crate) async fn run_core(start: CoreStart) {
+    let CoreStart { config, dir, flush, clock, ending, seat, start, own_peer_address, listeners, ready, go } = start;
+    let me = config.address;
+    let mut effects = Vec::new();
+    let pools = Pools::new(config.cache_bytes);
+    let recovered = recover(&config, &dir, flush, clock, &pools, &mut effects).await;
+    let (mut shard, files) = match recovered {
+        Ok(recovered) => recovered,
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    // Nothing runs on this executor yet: waiting here keeps nobody.
+    if ready.send(Ok(())).is_err() || go.recv().is_err() {
+        return;
+    }
+    let inputs = Rc::new(Inputs::new());
+    let identity = PeerIdentity { source: me, cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default(), start };
+    let peers = Peers::new(identity, peer_events(me.node, inputs.clone()));
+    let core = Rc::new(Core {
+        me,
+        cores: config.cores,
+        clock,
+        ending,
+        inputs,
+        buffers: Buffers::new(),
+        pools,
+        seat,
+        clients: Clients::default(),
+        peers,
+        members: RefCell::default(),
+        belonging: Cell::new(Belonging { cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default() }),
+        belonging_changed: link::Event::new(),
+        chunks: files.chunks,
+        group: files.group,
+        connections: Tasks::new(),
+        background: Tasks::new(),
+        operations: Tasks::new(),
+    });
+    for member in &config.members {
+        core.set_peer_address(member.node, &member.peer_address);
+    }
+    core.set_own_address(&own_peer_address);
+    attend(&core, files.small);
+    let listening = listeners.map(|listeners| listen(&core, listeners)).transpose();
+    match listening {
+        Ok(listening) => {
+            shard_loop::run(&core, &mut shard, effects).await;
+            end(&core, listening).await;
+        }
+        Err(error) => {
+            core.ending.fail(error);
+            end(&core, None).await;
+        }
+    }
+}
+
+struct Recovered {
+    chunks: ChunkFiles,
+    group: Option<GroupFiles>,
+    small: Option<SmallFiles>,
+}
+
+async fn recover(
+    config: &ShardConfig,
+    dir: &DataDir,
+    flush: FlushMethod,
+    clock: Clock,
+    pools: &Pools,
+    effects: &mut Vec<Effect>,
+) -> Result<(Shard, Recovered), NodeError> {
+    let core = config.address.core;
+    let files = ChunkFiles::load(dir, core).map_err(unusable)?;
+    let free_bytes = free_bytes(dir.view().path())?;
+    let log = (core == CoreId(0)).then(|| LogFiles::open(dir)).transpose().map_err(unusable)?;
+    let group = log.as_ref().map(|log| group_start(dir, log)).transpose()?;
+    let start = ShardStart { files, free_bytes, group };
+    let shard = Shard::new(config.clone(), start, clock.now(), effects)
+        .map_err(|error| NodeError::Recovery { text: error.text })?;
+    let chunks = ChunkFiles::start(dir, core, pools.of_reads().clone()).await.map_err(|error| NodeError::Data {
+        text: format!("cannot open the chunk files of core {}: {error}", core.0),
+    })?;
+    let mut recovered = Recovered { chunks, group: None, small: None };
+    if let Some(log) = log {
+        let device = LogDevice::start(flush, log, config.segment_bytes)
+            .await
+            .map_err(|error| NodeError::Data { text: format!("cannot open the log for writing: {error}") })?;
+        recovered.group = Some(GroupFiles { log: device, small: SmallWrites::default() });
+        recovered.small = Some(SmallFiles::new(dir));
+    }
+    Ok((shard, recovered))
+}
+
+fn group_start<'a>(dir: &DataDir, log: &'a LogFiles) -> Result<GroupStart<'a>, NodeError> {
+    let read = |what: &str, error: std::io::Error| NodeError::Data { text: format!("cannot read the {what}: {error}") };
+    Ok(GroupStart {
+        identity: small_files::read_identity(dir.view()).map_err(|error| read("identity", error))?,
+        vote: small_files::read_vote(dir.view()).map_err(|error| read("vote", error))?,
+        segments: log.segments(),
+        rounds: log.rounds(),
+    })
+}
+
+fn free_bytes(path: &Path) -> Result<u64, NodeError> {
+    disk::machine::free_bytes(path)
+        .map_err(|error| NodeError::Data { text: format!("{}: free space cannot be read: {error}", path.display()) })
+}
+
+fn unusable(error: impl std::error::Error) -> NodeError {
+    NodeError::Data { text: error.to_string() }
+}
+
+/// Tells logic of nodes that cannot be reached, and the operator, once, of those that do not want us.
+fn peer_events(own: NodeId, inputs: Rc<Inputs>) -> impl Fn(PeerEvent) {
+    let refused: RefCell<HashMap<NodeId, Refusal>> = RefCell::default();
+    move |event| match event {
+        PeerEvent::Connected { to, .. } => {
+            refused.borrow_mut().remove(&to.node);
+        }
+        PeerEvent::Unreachable { node } if node != own => inputs.push(Input::PeerUnreachable { node }),
+        PeerEvent::Refused { node, refusal, text } if node != own => {
+            if refused.borrow_mut().insert(node, refusal) != Some(refusal) {
+                tracing::warn!(%node, ?refusal, text, "a node refuses links of this one");
+            }
+            inputs.push(Input::PeerUnreachable { node });
+        }
+        // A queue that has room again: logic repeats what was refused.
+        PeerEvent::Room { .. } | PeerEvent::Unreachable { .. } | PeerEvent::Refused { .. } => {}
+    }
+}
+
+/// Starts what runs as long as the core does.
+fn attend(core: &Rc<Core>, small: Option<SmallFiles>) {
+    core.attend("tick", shard_loop::tick(core.clone()));
+    core.attend("mesh", mesh::receive(core.clone()));
+    core.attend("space", disk_ops::watch_space(core.clone()));
+    if let Some(small) = small {
+        core.attend("small files", disk_ops::write_small_files(core.clone(), small));
+    }
+}
+
+/// The listeners of core 0, accepting.
+struct Listening {
+    client: Rc<Listener>,
+    peer: Rc<Listener>,
+}
+
+fn listen(core: &Rc<Core>, listeners: CoreListeners) -> Result<Listening, NodeError> {
+    let refused = |role| move |error: link::ListenError| NodeError::Listen { role, text: error.to_string() };
+    let client = Rc::new(listeners.client.adopt(listeners.connections_max).map_err(refused("clients"))?);
+    let peer = Rc::new(listeners.peer.adopt(PEER_CONNECTIONS_MAX).map_err(refused("peers"))?);
+    tracing::info!(node = core.me.node.0, clients = %client.address(), peers = %peer.address(), "listening");
+    let (accepting, own) = (client.clone(), core.clone());
+    core.attend("client listener", async move {
+        accepting.run(move |accepted| clients::place(own.clone(), accepted)).await;
+    });
+    let (accepting, own) = (peer.clone(), core.clone());
+    core.attend("peer listener", async move {
+        accepting.run(move |accepted| links::place(own.clone(), accepted)).await;
+    });
+    Ok(Listening { client, peer })
+}
+
+/// Ends everything of this core: no task, socket or file operation is left when it returns.
+async fn end(core: &Rc<Core>, listening: Option<Listening>) {
+    core.background.stop().await;
+    core.clients.close_all();
+    within(FAREWELL, until(|| core.clients.count() == 0)).await;
+    if let Some(listening) = listening {
+        listening.client.stop().await;
+        listening.peer.stop().await;
+    }
+    core.connections.stop().await;
+    core.peers.stop().await;
+    // What the kernel has begun it may still write; the directory is given back only after that.
+    within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
+    core.operations.stop().await;
+    tracing::debug!(core = core.me.core.0, buffers = ?core.buffers.counts(), "core ended");
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+const _: () = assert!(PEER_CONNECTIONS_MAX >= NODES_MAX);

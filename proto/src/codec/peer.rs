@@ -1,0 +1,296 @@
+//! What one core says to another.
+
+use flatbuffers::{UnionWIPOffset, WIPOffset};
+
+use super::leader::{put_leader_answer, put_leader_request, take_leader_answer, take_leader_request};
+use super::parts::{
+    put_bytes, put_holders, put_names, put_text, take_bytes, take_holders, take_names, take_refusal, take_text,
+};
+use super::{DecodeError, Encoder, body_of, check_meta, root};
+use crate::frame::{BodyHead, FrameHeader, Kind};
+use crate::generated::{ids, peer as wire};
+use crate::ids::{Address, Incarnation, LogIndex, NodeId, RequestId, Sequence, Term};
+use crate::peer::{Bootstrap, PeerMessage, RaftEntry, RaftMessage, Upload};
+
+type Root = (Kind, WIPOffset<UnionWIPOffset>);
+
+/// Appends header and meta of the frame for `message` from `source` to `target` to `out`. `body_bytes` is the length of
+/// the body that the caller sends behind them: 1 to `FRAME_BODY_BYTES_MAX` for `UploadChunk` and `Fetched`, else 0.
+pub fn encode_peer_message(
+    encoder: &mut Encoder,
+    source: Address,
+    target: Address,
+    message: &PeerMessage,
+    body_bytes: usize,
+    out: &mut Vec<u8>,
+) {
+    debug_assert_eq!(message.check(), Ok(()), "{message:?}");
+    write(encoder, (source, target), message, body_bytes, out);
+}
+
+/// As `encode_peer_message`, whatever the message is.
+pub(super) fn write(
+    encoder: &mut Encoder,
+    route: (Address, Address),
+    message: &PeerMessage,
+    body_bytes: usize,
+    out: &mut Vec<u8>,
+) {
+    let body = match message {
+        PeerMessage::UploadChunk { crc32, .. } | PeerMessage::Fetched { crc32, .. } => body_of(body_bytes, *crc32),
+        _ => BodyHead { bytes: body_bytes, crc32: 0 },
+    };
+    encoder.start();
+    let root = put(encoder, message);
+    encoder.finish_frame(root, body, route, out);
+}
+
+fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
+    let b = &mut encoder.builder;
+    match message {
+        PeerMessage::Bootstrap(bootstrap) => put_bootstrap(encoder, bootstrap),
+        PeerMessage::Raft(message) => put_raft(encoder, message),
+        PeerMessage::Request { origin, request, hops, body } => {
+            let (body_type, body) = put_leader_request(encoder, body);
+            let args = wire::RequestArgs {
+                origin: Some(&(*origin).into()),
+                request: request.0,
+                hops: *hops,
+                body_type,
+                body: Some(body),
+            };
+            (Kind::PeerRequest, wire::Request::create(&mut encoder.builder, &args).as_union_value())
+        }
+        PeerMessage::Answer { request, body } => {
+            let (body_type, body) = put_leader_answer(encoder, body);
+            let args = wire::AnswerArgs { request: request.0, body_type, body: Some(body) };
+            (Kind::PeerAnswer, wire::Answer::create(&mut encoder.builder, &args).as_union_value())
+        }
+        PeerMessage::Upload(upload) => put_upload(encoder, upload),
+        PeerMessage::UploadChunk { image, offset, crc32: _ } => {
+            let args = wire::UploadChunkArgs { image: Some(&(*image).into()), offset: *offset };
+            (Kind::PeerUploadChunk, wire::UploadChunk::create(b, &args).as_union_value())
+        }
+        PeerMessage::UploadProgress { image, durable_end, incarnation } => {
+            let args = wire::UploadProgressArgs {
+                image: Some(&(*image).into()),
+                durable_end: *durable_end,
+                incarnation: incarnation.0,
+            };
+            (Kind::PeerUploadProgress, wire::UploadProgress::create(b, &args).as_union_value())
+        }
+        PeerMessage::UploadRefused { image, refusal, text } => {
+            let text = Some(put_text(b, text));
+            let args = wire::UploadRefusedArgs { image: Some(&(*image).into()), refusal: refusal.code(), text };
+            (Kind::PeerUploadRefused, wire::UploadRefused::create(b, &args).as_union_value())
+        }
+        PeerMessage::UploadReady { image, receivers, index, holders } => {
+            let receivers = Some(put_names(b, &mut encoder.offsets, receivers));
+            let holders = Some(put_holders(b, holders));
+            let args = wire::UploadReadyArgs { image: Some(&(*image).into()), receivers, index: index.0, holders };
+            (Kind::PeerUploadReady, wire::UploadReady::create(b, &args).as_union_value())
+        }
+        PeerMessage::UploadCancel { image } => {
+            let args = wire::UploadCancelArgs { image: Some(&(*image).into()) };
+            (Kind::PeerUploadCancel, wire::UploadCancel::create(b, &args).as_union_value())
+        }
+        PeerMessage::Fetch { request, image, offset } => {
+            let args = wire::FetchArgs { request: request.0, image: Some(&(*image).into()), offset: *offset };
+            (Kind::PeerFetch, wire::Fetch::create(b, &args).as_union_value())
+        }
+        PeerMessage::Fetched { request, image, offset, crc32: _ } => {
+            let args = wire::FetchedArgs { request: request.0, image: Some(&(*image).into()), offset: *offset };
+            (Kind::PeerFetched, wire::Fetched::create(b, &args).as_union_value())
+        }
+        PeerMessage::FetchFailed { request, image, refusal } => {
+            let (request, refusal) = (request.0, refusal.code());
+            let args = wire::FetchFailedArgs { request, image: Some(&(*image).into()), refusal };
+            (Kind::PeerFetchFailed, wire::FetchFailed::create(b, &args).as_union_value())
+        }
+    }
+}
+
+fn put_bootstrap(encoder: &mut Encoder, bootstrap: &Bootstrap) -> Root {
+    let b = &mut encoder.builder;
+    match bootstrap {
+        Bootstrap::Empty { node, nonce, members, cores } => {
+            let nonce = (*nonce).into();
+            let args = wire::BootstrapEmptyArgs { node: node.0, nonce: Some(&nonce), members: *members, cores: *cores };
+            (Kind::PeerBootstrapEmpty, wire::BootstrapEmpty::create(b, &args).as_union_value())
+        }
+        Bootstrap::Minted { cluster, members } => {
+            let members =
+                members.iter().map(|&(node, nonce, cores)| wire::MintedMember::new(node.0, &nonce.into(), cores));
+            let members = Some(b.create_vector_from_iter(members));
+            let args = wire::BootstrapMintedArgs { cluster: Some(&(*cluster).into()), members };
+            (Kind::PeerBootstrapMinted, wire::BootstrapMinted::create(b, &args).as_union_value())
+        }
+    }
+}
+
+fn put_raft(encoder: &mut Encoder, message: &RaftMessage) -> Root {
+    for entry in &message.entries {
+        encoder.bytes.extend_from_slice(&entry.data);
+    }
+    let b = &mut encoder.builder;
+    let data = put_bytes(b, &encoder.bytes);
+    let heads = message.entries.iter().map(|entry| {
+        // At most RAFT_MESSAGE_BYTES_MAX, which fits.
+        wire::RaftEntry::new(entry.term.0, entry.index.0, entry.data.len() as u32)
+    });
+    let entries = b.create_vector_from_iter(heads);
+    let context = put_bytes(b, &message.context);
+    let args = wire::RaftArgs {
+        kind: message.kind,
+        from: message.from.0,
+        to: message.to.0,
+        term: message.term.0,
+        log_term: message.log_term.0,
+        index: message.index.0,
+        entries: Some(entries),
+        data: Some(data),
+        commit: message.commit.0,
+        commit_term: message.commit_term.0,
+        request_snapshot: message.request_snapshot.0,
+        reject: message.reject,
+        reject_hint: message.reject_hint.0,
+        context: Some(context),
+        priority: message.priority,
+    };
+    (Kind::PeerRaft, wire::Raft::create(b, &args).as_union_value())
+}
+
+fn put_upload(encoder: &mut Encoder, upload: &Upload) -> Root {
+    let b = &mut encoder.builder;
+    let receivers = put_names(b, &mut encoder.offsets, &upload.receivers);
+    let chain = b.create_vector_from_iter(upload.chain.iter().map(|&address| ids::Address::from(address)));
+    let name = b.create_string(&upload.name);
+    let args = wire::UploadArgs {
+        image: Some(&upload.image.into()),
+        low_water: upload.low_water.0,
+        fingerprint: Some(&upload.fingerprint.into()),
+        name: Some(name),
+        receivers: Some(receivers),
+        chain: Some(chain),
+    };
+    (Kind::PeerUpload, wire::Upload::create(b, &args).as_union_value())
+}
+
+/// The message in a frame with `header` and `meta`. Who says it to whom stands in the header.
+pub fn decode_peer_message(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
+    check_meta(header, meta)?;
+    let message = take(header, meta)?;
+    message.check()?;
+    Ok(message)
+}
+
+fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
+    let message = match header.kind() {
+        Kind::PeerBootstrapEmpty => {
+            let m = root::<wire::BootstrapEmpty<'_>>(meta)?;
+            let (node, nonce) = (NodeId(m.node()), m.nonce().into());
+            PeerMessage::Bootstrap(Bootstrap::Empty { node, nonce, members: m.members(), cores: m.cores() })
+        }
+        Kind::PeerBootstrapMinted => {
+            let m = root::<wire::BootstrapMinted<'_>>(meta)?;
+            let take = |member: &wire::MintedMember| (NodeId(member.node()), member.nonce().into(), member.cores());
+            let members = m.members().iter().map(take).collect();
+            PeerMessage::Bootstrap(Bootstrap::Minted { cluster: m.cluster().into(), members })
+        }
+        Kind::PeerRaft => PeerMessage::Raft(take_raft(root::<wire::Raft<'_>>(meta)?)?),
+        Kind::PeerRequest => {
+            let m = root::<wire::Request<'_>>(meta)?;
+            let (origin, request) = (m.origin().into(), RequestId(m.request()));
+            PeerMessage::Request { origin, request, hops: m.hops(), body: take_leader_request(m)? }
+        }
+        Kind::PeerAnswer => {
+            let m = root::<wire::Answer<'_>>(meta)?;
+            PeerMessage::Answer { request: RequestId(m.request()), body: take_leader_answer(m)? }
+        }
+        Kind::PeerUpload => PeerMessage::Upload(take_upload(root::<wire::Upload<'_>>(meta)?)),
+        Kind::PeerUploadChunk => {
+            let m = root::<wire::UploadChunk<'_>>(meta)?;
+            PeerMessage::UploadChunk { image: m.image().into(), offset: m.offset(), crc32: header.body_crc32() }
+        }
+        Kind::PeerUploadProgress => {
+            let m = root::<wire::UploadProgress<'_>>(meta)?;
+            let incarnation = Incarnation(m.incarnation());
+            PeerMessage::UploadProgress { image: m.image().into(), durable_end: m.durable_end(), incarnation }
+        }
+        Kind::PeerUploadRefused => {
+            let m = root::<wire::UploadRefused<'_>>(meta)?;
+            let refusal = take_refusal(m.refusal())?;
+            PeerMessage::UploadRefused { image: m.image().into(), refusal, text: take_text(m.text()) }
+        }
+        Kind::PeerUploadReady => {
+            let m = root::<wire::UploadReady<'_>>(meta)?;
+            PeerMessage::UploadReady {
+                image: m.image().into(),
+                receivers: take_names(m.receivers()),
+                index: LogIndex(m.index()),
+                holders: take_holders(m.holders()),
+            }
+        }
+        Kind::PeerUploadCancel => {
+            PeerMessage::UploadCancel { image: root::<wire::UploadCancel<'_>>(meta)?.image().into() }
+        }
+        Kind::PeerFetch => {
+            let m = root::<wire::Fetch<'_>>(meta)?;
+            PeerMessage::Fetch { request: RequestId(m.request()), image: m.image().into(), offset: m.offset() }
+        }
+        Kind::PeerFetched => {
+            let m = root::<wire::Fetched<'_>>(meta)?;
+            let (request, crc32) = (RequestId(m.request()), header.body_crc32());
+            PeerMessage::Fetched { request, image: m.image().into(), offset: m.offset(), crc32 }
+        }
+        Kind::PeerFetchFailed => {
+            let m = root::<wire::FetchFailed<'_>>(meta)?;
+            let (request, refusal) = (RequestId(m.request()), take_refusal(m.refusal())?);
+            PeerMessage::FetchFailed { request, image: m.image().into(), refusal }
+        }
+        kind => return Err(DecodeError::KindUnexpected { kind }),
+    };
+    Ok(message)
+}
+
+fn take_raft(m: wire::Raft<'_>) -> Result<RaftMessage, DecodeError> {
+    let mut rest = m.data().bytes();
+    let mut entries = Vec::with_capacity(m.entries().len());
+    for head in m.entries() {
+        let Some((data, tail)) = rest.split_at_checked(head.bytes() as usize) else {
+            return Err(DecodeError::Contradiction { field: "entries.data" });
+        };
+        entries.push(RaftEntry { term: Term(head.term()), index: LogIndex(head.index()), data: data.to_vec() });
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        return Err(DecodeError::Contradiction { field: "entries.data" });
+    }
+    Ok(RaftMessage {
+        kind: m.kind(),
+        from: NodeId(m.from()),
+        to: NodeId(m.to()),
+        term: Term(m.term()),
+        log_term: Term(m.log_term()),
+        index: LogIndex(m.index()),
+        entries,
+        commit: LogIndex(m.commit()),
+        commit_term: Term(m.commit_term()),
+        request_snapshot: LogIndex(m.request_snapshot()),
+        reject: m.reject(),
+        reject_hint: LogIndex(m.reject_hint()),
+        context: take_bytes(m.context()),
+        priority: m.priority(),
+    })
+}
+
+fn take_upload(m: wire::Upload<'_>) -> Upload {
+    Upload {
+        image: m.image().into(),
+        low_water: Sequence(m.low_water()),
+        fingerprint: m.fingerprint().into(),
+        name: m.name().to_owned(),
+        receivers: take_names(m.receivers()),
+        chain: m.chain().iter().map(Address::from).collect(),
+    }
+}

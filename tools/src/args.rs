@@ -1,0 +1,323 @@
+//! The command line of `helio`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::EXIT_CODES;
+
+const EXAMPLES: &str = "\
+Examples:
+  helio demo
+  helio node --id 1 --data d1 --member 1=127.0.0.1:7401,127.0.0.1:7501 \\
+             --member 2=127.0.0.1:7402,127.0.0.1:7502 --member 3=127.0.0.1:7403,127.0.0.1:7503
+  export HELIO_NODES=127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
+  helio register gallery
+  helio send cat.png --from camera --to gallery
+  helio inbox gallery --out pictures --follow
+  helio status
+";
+
+/// Heliograph sends images: hand one to any node, and the named receiver gets it, whatever single machine dies on the way.
+#[derive(Parser, Debug)]
+#[command(name = "helio", version, max_term_width = 110, after_help = format!("{EXAMPLES}\n{EXIT_CODES}"))]
+pub struct Arguments {
+    /// What to log, e.g. `info`, `debug`, `node=debug,raft=info`. Logs go to standard error.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", hide_env_values = true)]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a node until SIGTERM or SIGINT
+    Node(Box<NodeArguments>),
+    /// Give names an inbox
+    Register(RegisterArguments),
+    /// Send images
+    Send(SendArguments),
+    /// Receive images
+    Inbox(InboxArguments),
+    /// Ask nodes how they are
+    Status(StatusArguments),
+    /// Look into the log files of a node
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Check whether this machine can run a node, and say the remedy if not
+    Doctor(DoctorArguments),
+    /// See it work: starts three nodes on this machine, kills one of them, and compares every byte
+    Demo(DemoArguments),
+}
+
+/// How to reach a cluster.
+#[derive(Args, Debug, Clone)]
+pub struct Nodes {
+    /// Nodes to ask, "host:port" of their client addresses. Any one is enough; more let the others die.
+    #[arg(long, env = "HELIO_NODES", value_delimiter = ',', default_value = node::config::CLIENT_ADDRESS_DEFAULT, value_name = "HOST:PORT,...")]
+    pub nodes: Vec<String>,
+    /// Take only the cluster with this id (32 hex digits, from `helio status`).
+    #[arg(long, value_name = "ID")]
+    pub cluster: Option<String>,
+    /// Give up after this long.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+/// How the log becomes durable.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// What measured better.
+    Auto,
+    /// Mapped, then fdatasync.
+    Mmap,
+    /// O_DIRECT and O_DSYNC.
+    Direct,
+}
+
+const NODE_EXAMPLES: &str = "\
+A configuration file has the same names as the flags (README, \"Configuration\"); flags win over it:
+  node = 1
+  data = \"/srv/heliograph\"
+  client = \"10.0.0.1:7400\"
+  peer = \"10.0.0.1:7500\"
+  [[members]]
+  node = 1
+  client = \"10.0.0.1:7400\"
+  peer = \"10.0.0.1:7500\"
+  # ... one [[members]] for each node, the same list on every node
+
+A server listens on loopback unless told otherwise: there is no authentication yet, so put no open port where others are.";
+
+/// `helio node`.
+#[derive(Args, Debug)]
+#[command(after_help = NODE_EXAMPLES)]
+pub struct NodeArguments {
+    /// Configuration, TOML.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// This node's id, at least 1.
+    #[arg(long, value_name = "N", required_unless_present = "config")]
+    pub id: Option<u64>,
+    /// The data directory.
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub data: Option<PathBuf>,
+    /// Where to listen for clients [default: as this node's --member says, else 127.0.0.1:7400]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub client: Option<String>,
+    /// Where to listen for other nodes [default: as this node's --member says, else 127.0.0.1:7500]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Option<String>,
+    /// An initial member; once for each, this node included, the same on every node. None: a cluster of one.
+    #[arg(long = "member", value_name = "ID=CLIENT,PEER", value_parser = parse_member)]
+    pub members: Vec<node::MemberConfig>,
+    /// Cores to use [default: as many as the machine has, at most 4]
+    #[arg(long, value_name = "N")]
+    pub cores: Option<u16>,
+    /// Copies of each image that make it accepted [default: one more than the nodes that may fail]
+    #[arg(long, value_name = "N")]
+    pub copies: Option<u8>,
+    /// Largest image, in bytes or with K, M, G [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub image_bytes_max: Option<u64>,
+    /// Size of a log segment [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub segment_bytes: Option<u64>,
+    /// Recent image bytes each core keeps in memory [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub cache_bytes: Option<u64>,
+    /// Part of the filesystem that images never take [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub reserve_bytes: Option<u64>,
+    /// How the log becomes durable.
+    #[arg(long)]
+    pub flush: Option<Flush>,
+    /// End when standard input closes: the program that started the node has gone.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// `helio register`.
+#[derive(Args, Debug)]
+pub struct RegisterArguments {
+    /// Names, 1 to 128 bytes each.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub nodes: Nodes,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio send`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Accepted means: a majority of the nodes has the record and at least `copies` nodes have the bytes, all synced to disk.
+Exit code 0 only if every file was accepted. An interrupted `send` may be repeated, but then it is a new image.
+
+Example:
+  helio send *.jpg --from camera --to gallery,archive")]
+pub struct SendArguments {
+    /// Files to send, in this order.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Receivers.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "NAME,...")]
+    pub to: Vec<String>,
+    /// Who sends, as told to receivers.
+    #[arg(long, value_name = "NAME", default_value = "helio")]
+    pub from: String,
+    /// Images under way at a time. With more than 1, one may overtake the other on its way into the inbox.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub in_flight: usize,
+    /// Where.
+    #[command(flatten)]
+    pub nodes: Nodes,
+    /// Print one JSON object a file.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio inbox`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Each image is written under its place in the inbox and a safe form of its own name (00000001-cat.png), synced, and only
+then acknowledged; the cluster then frees it. Without --follow the command ends when the inbox is empty.
+
+Example:
+  helio inbox gallery --out pictures --follow")]
+pub struct InboxArguments {
+    /// The receiver.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Go on until interrupted.
+    #[arg(long)]
+    pub follow: bool,
+    /// Where the files go; made if missing.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Without --follow: the inbox counts as empty when nothing came for this long.
+    #[arg(long, default_value_t = 1.5, value_name = "SECONDS")]
+    pub wait: f64,
+    /// Where.
+    #[command(flatten)]
+    pub nodes: Nodes,
+    /// Print one JSON object an image.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code 0 if a majority of the voters answered.")]
+pub struct StatusArguments {
+    /// Where.
+    #[command(flatten)]
+    pub nodes: Nodes,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio log`.
+#[derive(Subcommand, Debug)]
+pub enum LogCommand {
+    /// Every entry: segment, offset, term, index, kind, decoded record
+    Dump(LogArguments),
+    /// Entries and bytes by kind, bytes per Ready record, range of indexes, flush rounds
+    Stat(LogArguments),
+}
+
+/// Of both.
+#[derive(Args, Debug)]
+pub struct LogArguments {
+    /// A segment, the folder with the segments, or a data directory. Best of a stopped node; of a running one the last
+    /// entries may be missing.
+    #[arg(value_name = "FILE-or-DIR")]
+    pub path: PathBuf,
+    /// Print JSON, one object an entry.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArguments {
+    /// The data directory that a node would use.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Cores that a node would use [default: as many as the machine has, at most 4]
+    #[arg(long, value_name = "N")]
+    pub cores: Option<u16>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio demo`.
+#[derive(Args, Debug)]
+pub struct DemoArguments {
+    /// Send the files of this folder instead of the built-in photographs.
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// At most this many images.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub images_count: usize,
+    /// Where the nodes keep their data meanwhile [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_member(text: &str) -> Result<node::MemberConfig, String> {
+    let shape = "expected ID=CLIENT,PEER, for example 1=127.0.0.1:7401,127.0.0.1:7501";
+    let (node, addresses) = text.split_once('=').ok_or(shape)?;
+    let (client, peer) = addresses.split_once(',').ok_or(shape)?;
+    let node = node.trim().parse().map_err(|_| shape)?;
+    Ok(node::MemberConfig { node, client: client.trim().to_owned(), peer: peer.trim().to_owned() })
+}
+
+/// Bytes, as a number with or without K, M or G (powers of 1024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.trim_end_matches(['i', 'B']) {
+        plain if plain.ends_with(['k', 'K']) => (&plain[..plain.len() - 1], 10),
+        plain if plain.ends_with(['m', 'M']) => (&plain[..plain.len() - 1], 20),
+        plain if plain.ends_with(['g', 'G']) => (&plain[..plain.len() - 1], 30),
+        plain => (plain, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size; examples: 1048576, 512K, 64M, 1G"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::CommandFactory;
+
+    use super::{Arguments, parse_member, parse_size};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_members_are_read_or_refused() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("2KiB"), Ok(2048));
+        assert!(parse_size("many").is_err());
+        assert!(parse_size("99999999999G").is_err());
+        let member = parse_member("2=a:1,b:2").unwrap();
+        assert_eq!((member.node, member.client.as_str(), member.peer.as_str()), (2, "a:1", "b:2"));
+        assert!(parse_member("a:1,b:2").is_err());
+        assert!(parse_member("1=a:1").is_err());
+    }
+}
