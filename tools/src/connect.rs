@@ -63,7 +63,7 @@ fn cause_of(error: &ClientError) -> Cause {
         ClientError::Refused { refusal, .. } => cause_of_refusal(*refusal),
         ClientError::Connection { .. } => Cause::Unreachable,
         ClientError::File { .. } | ClientError::DirectoryOfOtherInbox { .. } => Cause::File,
-        ClientError::ThreadEnded => Cause::Failed,
+        ClientError::Closed | ClientError::ThreadEnded => Cause::Failed,
     }
 }
 

@@ -108,15 +108,14 @@ pub fn bandwidth(dir: &Path, bytes: u64, in_flight: usize) -> io::Result<Bandwid
     let scratch = Scratch::new(dir)?;
     let pieces = bytes.div_ceil(TRANSFER_BYTES as u64);
     let file = direct_file(&scratch.path.join("bandwidth"), pieces * TRANSFER_BYTES as u64)?;
-    let write = timed_transfers(pieces, in_flight, |offset, buffer| file.write_all_at(buffer.bytes(), offset), || {
-        file.sync_data()
-    })?;
-    let read = timed_transfers(
+    let write = timed_transfers(
         pieces,
         in_flight,
-        |offset, buffer| file.read_exact_at(buffer.bytes_mut(), offset),
-        || Ok(()),
+        |offset, buffer| file.write_all_at(buffer.bytes(), offset),
+        || file.sync_data(),
     )?;
+    let read =
+        timed_transfers(pieces, in_flight, |offset, buffer| file.read_exact_at(buffer.bytes_mut(), offset), || Ok(()))?;
     Ok(Bandwidth { write, read })
 }
 
@@ -181,6 +180,7 @@ async fn drive(
     if let Some(prepared) = next.take() {
         prepared.await?;
     }
+    device.close().await?;
     Ok((samples, elapsed))
 }
 
@@ -278,7 +278,7 @@ struct AlignedBlock([u8; BLOCK_BYTES]);
 
 impl AlignedBytes {
     fn new(bytes: usize) -> AlignedBytes {
-        assert!(bytes % BLOCK_BYTES == 0, "{bytes} bytes are not whole blocks");
+        assert!(bytes.is_multiple_of(BLOCK_BYTES), "{bytes} bytes are not whole blocks");
         AlignedBytes { blocks: vec![AlignedBlock([0; BLOCK_BYTES]); bytes / BLOCK_BYTES] }
     }
 

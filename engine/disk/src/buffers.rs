@@ -183,7 +183,10 @@ impl AsMut<[u8]> for ChunkBuffer {
 
 impl fmt::Debug for ChunkBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChunkBuffer").field("address", &self.dma().as_ptr()).field("bytes", &self.bytes().len()).finish()
+        f.debug_struct("ChunkBuffer")
+            .field("address", &self.dma().as_ptr())
+            .field("bytes", &self.bytes().len())
+            .finish()
     }
 }
 

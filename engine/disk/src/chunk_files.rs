@@ -38,6 +38,9 @@ const IO_UNITS_MAX: u64 = 32;
 /// Commits under way at once. They do not queue behind the writes of chunks.
 const COMMITS_MAX: u64 = 8;
 
+/// One sector of a slot table, complete.
+pub type SlotSector = Box<[u8; SECTOR_BYTES]>;
+
 /// Why the chunk files of a core could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ChunkOpenError {
@@ -137,11 +140,7 @@ impl ChunkFiles {
     }
 
     /// Writes slot sectors (file, number of the sector in the table, content), then makes all named files durable.
-    pub async fn commit(
-        &self,
-        slots: Vec<(FileId, u32, Box<[u8; SECTOR_BYTES]>)>,
-        files: Vec<FileId>,
-    ) -> io::Result<()> {
+    pub async fn commit(&self, slots: Vec<(FileId, u32, SlotSector)>, files: Vec<FileId>) -> io::Result<()> {
         let _commit = self.inner.commits.acquire(1).await;
         let mut synced: BTreeSet<FileId> = files.into_iter().collect();
         synced.extend(slots.iter().map(|(file, ..)| *file));
@@ -180,6 +179,18 @@ impl ChunkFiles {
         }
     }
 
+    /// Closes every file. Without it, descriptors stay open when the executor ends before the process does.
+    pub async fn close(self) -> io::Result<()> {
+        let open = std::mem::take(&mut *self.inner.open.borrow_mut());
+        for file in open.into_values() {
+            // A file still in use is closed by the drop of its last user.
+            if let Ok(file) = Rc::try_unwrap(file) {
+                file.close().await.map_err(from_glommio)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes that new files could take on the filesystem.
     pub async fn free_bytes(&self) -> io::Result<u64> {
         let path = self.inner.dir.path().to_owned();
@@ -209,6 +220,9 @@ fn offset_of(extent: Extent) -> u64 {
     DATA_OFFSET + u64::from(extent.block) * BLOCK_BYTES as u64
 }
 
+/// A sector of a slot table, and its content.
+type PlacedSlots = ((FileId, u32), SlotSector);
+
 /// Neighbouring slot sectors of one file, written together.
 struct SlotRun {
     file: FileId,
@@ -216,11 +230,11 @@ struct SlotRun {
     buffer: DmaBuffer,
 }
 
-fn slot_runs(slots: Vec<(FileId, u32, Box<[u8; SECTOR_BYTES]>)>) -> Vec<SlotRun> {
+fn slot_runs(slots: Vec<(FileId, u32, SlotSector)>) -> Vec<SlotRun> {
     // Sorted, and of two contents for one sector the later one counts.
-    let slots: BTreeMap<(FileId, u32), Box<[u8; SECTOR_BYTES]>> =
+    let slots: BTreeMap<(FileId, u32), SlotSector> =
         slots.into_iter().map(|(file, sector, content)| ((file, sector), content)).collect();
-    let mut groups: Vec<Vec<((FileId, u32), Box<[u8; SECTOR_BYTES]>)>> = Vec::new();
+    let mut groups: Vec<Vec<PlacedSlots>> = Vec::new();
     for (key, content) in slots {
         assert!((key.1 as usize) < TABLE_BYTES / SECTOR_BYTES, "sector {} lies behind the slot table", key.1);
         match groups.last_mut() {
@@ -230,7 +244,7 @@ fn slot_runs(slots: Vec<(FileId, u32, Box<[u8; SECTOR_BYTES]>)>) -> Vec<SlotRun>
             _ => groups.push(vec![(key, content)]),
         }
     }
-    let run_of = |group: Vec<((FileId, u32), Box<[u8; SECTOR_BYTES]>)>| {
+    let run_of = |group: Vec<PlacedSlots>| {
         let mut buffer = direct_io::zeroed(group.len() * SECTOR_BYTES);
         for (target, (_, content)) in buffer.as_bytes_mut().chunks_exact_mut(SECTOR_BYTES).zip(&group) {
             target.copy_from_slice(&content[..]);

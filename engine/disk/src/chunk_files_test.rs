@@ -72,7 +72,10 @@ fn slots_and_files_are_found_again_by_the_next_process() {
     assert_eq!(found.iter().map(|start| start.file).collect::<Vec<_>>(), [FILE, FileId(8)]);
     let nonzero = |table: &[u8]| -> Vec<(usize, u8)> {
         let sectors = table.chunks_exact(SECTOR_BYTES).enumerate();
-        sectors.filter(|(_, sector)| sector.iter().any(|byte| *byte != 0)).map(|(at, sector)| (at, sector[511])).collect()
+        sectors
+            .filter(|(_, sector)| sector.iter().any(|byte| *byte != 0))
+            .map(|(at, sector)| (at, sector[511]))
+            .collect()
     };
     assert_eq!(nonzero(&found[0].table), [(3, 3), (4, 4)]);
     assert_eq!(nonzero(&found[1].table), [(TABLE_BYTES / SECTOR_BYTES - 1, 9)]);

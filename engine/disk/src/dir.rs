@@ -362,7 +362,9 @@ fn make_parts(path: &Path, marker: &Marker) -> Result<(), DirError> {
     let cores = (0..marker.cores).map(|core| path.join(format!("core-{core}")));
     for part in cores.chain([path.join(LOG)]) {
         match fs::create_dir(&part) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(system(&part, "create it")(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(system(&part, "create it")(error));
+            }
             _ => {}
         }
     }

@@ -15,7 +15,7 @@ use crate::error::from_glommio;
 
 /// A zeroed buffer of whole sectors, from the ring's registered memory while that lasts. For small and medium I/O.
 pub(crate) fn zeroed(bytes: usize) -> DmaBuffer {
-    assert!(bytes > 0 && bytes % SECTOR_BYTES == 0, "{bytes} bytes are not whole sectors");
+    assert!(bytes > 0 && bytes.is_multiple_of(SECTOR_BYTES), "{bytes} bytes are not whole sectors");
     let mut buffer = allocate_dma_buffer(bytes);
     buffer.as_bytes_mut().fill(0);
     buffer
@@ -27,12 +27,9 @@ pub(crate) async fn open(path: &Path, flags: i32) -> io::Result<DmaFile> {
     options.read(true).write(true).custom_flags(flags).dma_open(path).await.map_err(from_glommio)
 }
 
-/// Makes a file that must not exist yet, with `bytes` allocated.
-pub(crate) async fn create_allocated(path: &Path, bytes: u64) -> io::Result<DmaFile> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).dma_open(path).await.map_err(from_glommio)?;
-    file.pre_allocate(bytes, false).await.map_err(from_glommio)?;
-    Ok(file)
+/// Makes a file that must not exist yet, empty.
+pub(crate) async fn create(path: &Path) -> io::Result<DmaFile> {
+    OpenOptions::new().read(true).write(true).create_new(true).dma_open(path).await.map_err(from_glommio)
 }
 
 /// Writes the whole buffer. A short write is a failure.
@@ -49,7 +46,8 @@ pub(crate) async fn write_shared(file: &DmaFile, buffer: Rc<DmaBuffer>, offset: 
 
 /// Reads that many bytes. A short read is a failure. Offset and length are whole sectors.
 pub(crate) async fn read(file: &DmaFile, offset: u64, bytes: usize) -> io::Result<ReadResult> {
-    assert!(offset % SECTOR_BYTES as u64 == 0 && bytes % SECTOR_BYTES == 0, "read of {bytes} at {offset}");
+    assert!(offset.is_multiple_of(SECTOR_BYTES as u64), "read at {offset}");
+    assert!(bytes.is_multiple_of(SECTOR_BYTES), "read of {bytes}");
     let result = file.read_at_aligned(offset, bytes).await.map_err(from_glommio)?;
     if result.len() != bytes {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} of {bytes} bytes read", result.len())));

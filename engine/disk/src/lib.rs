@@ -24,11 +24,13 @@ pub mod log_device;
 mod log_direct;
 pub mod log_files;
 mod log_mmap;
+pub mod machine;
 mod new_file;
 #[cfg(test)]
-mod test_dir;
-pub mod machine;
+mod no_space_test;
 pub mod small_files;
+#[cfg(test)]
+mod test_dir;
 
 pub use buffers::{BufferPool, ChunkBuffer};
 pub use chunk_files::ChunkFiles;

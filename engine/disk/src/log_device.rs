@@ -91,7 +91,10 @@ enum Method {
 impl LogDevice {
     /// Takes over the files as found; makes the file of rounds if there is none. `segment_bytes`: of new segments.
     pub async fn start(method: FlushMethod, files: LogFiles, segment_bytes: u32) -> io::Result<LogDevice> {
-        assert!(segment_bytes as usize % SECTOR_BYTES == 0 && segment_bytes > 0, "segments of {segment_bytes} bytes");
+        assert!(
+            segment_bytes > 0 && (segment_bytes as usize).is_multiple_of(SECTOR_BYTES),
+            "{segment_bytes} bytes a segment"
+        );
         ensure_rounds(&files).await?;
         let method = match method {
             FlushMethod::Direct => Method::Direct(Direct::new(&files)),
@@ -154,6 +157,21 @@ impl LogDevice {
             Err(error) => {
                 tracing::error!(segment = segment.0, offset, length, %error, "the log could not be read");
                 Err(DiskError::Unreadable)
+            }
+        }
+    }
+
+    /// Closes what is open. Without it, descriptors stay open when the executor ends before the process does.
+    ///
+    /// Nothing may be under way.
+    pub async fn close(self) -> io::Result<()> {
+        assert!(!self.device.flushing.get(), "closed during a flush");
+        self.device.maps.borrow_mut().clear();
+        match &self.device.method {
+            Method::Direct(direct) => direct.close().await,
+            Method::Mmap(mapped) => {
+                mapped.close();
+                Ok(())
             }
         }
     }

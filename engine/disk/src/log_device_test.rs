@@ -36,7 +36,7 @@ fn write(segment: u64, offset: u32, bytes: Vec<u8>) -> LogWrite {
 fn life() -> Vec<Vec<LogWrite>> {
     let mut flushes = Vec::new();
     let mut offset = 512;
-    for (round, length) in [1, 200, 311, 512, 4096, 3, 70_000, 1_000_00 + 1, 0, 64].into_iter().enumerate() {
+    for (round, length) in [1, 200, 311, 512, 4096, 3, 70_000, 100_001, 0, 64].into_iter().enumerate() {
         let slot = round as u32 * 512;
         let entries = write(1, offset, bytes(slot, length));
         flushes.push(vec![entries, LogWrite { file: LogFile::Rounds, offset: slot, bytes: bytes(slot, 512) }]);
@@ -75,7 +75,9 @@ fn expected(flushes: &[Vec<LogWrite>]) -> Vec<Vec<u8>> {
 
 fn found(dir: &DataDir) -> Vec<Vec<u8>> {
     let view = dir.view();
-    [view.rounds_path(), view.segment_path(SegmentId(1)), view.segment_path(SegmentId(2))].map(|path| fs::read(path).unwrap()).into()
+    [view.rounds_path(), view.segment_path(SegmentId(1)), view.segment_path(SegmentId(2))]
+        .map(|path| fs::read(path).unwrap())
+        .into()
 }
 
 fn live(method: FlushMethod, files: LogFiles, flushes: &[Vec<LogWrite>], prepare: bool) {

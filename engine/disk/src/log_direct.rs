@@ -124,10 +124,16 @@ impl Direct {
                 }
                 open.pop_first().expect("more than the bound are open").1
             };
-            if let Ok(file) = Rc::try_unwrap(oldest) {
-                file.file.close().await.map_err(from_glommio)?;
-            }
+            close_file(oldest).await?;
         }
+    }
+
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        let open = std::mem::take(&mut *self.open.borrow_mut());
+        for file in open.into_values() {
+            close_file(file).await?;
+        }
+        Ok(())
     }
 }
 
@@ -187,6 +193,14 @@ impl OpenFile {
         let read = direct_io::read(&self.file, start, bytes).await?;
         let skip = usize::try_from(offset - start).expect("less than a sector");
         Ok(read[skip..skip + length].to_vec())
+    }
+}
+
+/// A file that is still read is closed by its reader's drop.
+async fn close_file(file: Rc<OpenFile>) -> io::Result<()> {
+    match Rc::try_unwrap(file) {
+        Ok(file) => file.file.close().await.map_err(from_glommio),
+        Err(_) => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::dir::{DataDir, DataDirView, remove_unfinished, sync_dir};
 
 /// Bytes of the file of round identifiers.
 pub(crate) const ROUNDS_BYTES: usize = logic::log::rounds::ROUNDS_BYTES as usize;
-const _: () = assert!(ROUNDS_BYTES % SECTOR_BYTES == 0);
+const _: () = assert!(ROUNDS_BYTES.is_multiple_of(SECTOR_BYTES));
 
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]

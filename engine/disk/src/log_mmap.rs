@@ -41,9 +41,12 @@ pub(crate) struct Mapped {
     rounds_jobs: SyncSender<Job>,
 }
 
+/// Offset and bytes of each write to one file.
+type Writes = Vec<(u32, Vec<u8>)>;
+
 /// Writes to some files and how to tell that they are durable.
 struct Job {
-    files: Vec<(Arc<WritableMap>, Vec<(u32, Vec<u8>)>)>,
+    files: Vec<(Arc<WritableMap>, Writes)>,
     done: SharedSender<io::Result<()>>,
 }
 
@@ -73,8 +76,8 @@ impl Mapped {
     }
 
     pub(crate) async fn flush(&self, writes: Vec<LogWrite>) -> io::Result<()> {
-        let mut segments: BTreeMap<SegmentId, Vec<(u32, Vec<u8>)>> = BTreeMap::new();
-        let mut rounds = Vec::new();
+        let mut segments: BTreeMap<SegmentId, Writes> = BTreeMap::new();
+        let mut rounds = Writes::new();
         for write in writes {
             match write.file {
                 LogFile::Segment(segment) => segments.entry(segment).or_default().push((write.offset, write.bytes)),
@@ -124,6 +127,11 @@ impl Mapped {
         Ok(map)
     }
 
+    pub(crate) fn close(&self) {
+        self.segments.borrow_mut().clear();
+        *self.rounds.borrow_mut() = None;
+    }
+
     /// What is far behind the newest segment is read through a plain map from now on.
     fn close_old(&self) {
         let mut segments = self.segments.borrow_mut();
@@ -135,7 +143,7 @@ impl Mapped {
 
 fn submit(
     jobs: &SyncSender<Job>,
-    files: Vec<(Arc<WritableMap>, Vec<(u32, Vec<u8>)>)>,
+    files: Vec<(Arc<WritableMap>, Writes)>,
 ) -> io::Result<SharedReceiver<io::Result<()>>> {
     let (done, receiver) = shared();
     // Never waits: the queue has room for the one flush that is under way.

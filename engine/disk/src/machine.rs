@@ -141,7 +141,11 @@ fn probe_file(path: &Path) -> io::Result<()> {
 pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: a system call on a descriptor that `file` keeps open; it takes no memory of ours.
-    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The limit of locked memory of this process.

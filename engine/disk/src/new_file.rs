@@ -9,6 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use glommio::io::DmaFile;
 use glommio::timer::sleep;
 use proto::limits::SECTOR_BYTES;
 
@@ -63,29 +64,36 @@ pub(crate) async fn make(path: &Path, file: NewFile<'_>) -> io::Result<()> {
     result
 }
 
-async fn fill(new: &Path, NewFile { bytes, zeroed_bytes, header }: NewFile<'_>) -> io::Result<()> {
+async fn fill(new: &Path, wanted: NewFile<'_>) -> io::Result<()> {
+    let file = direct_io::create(new).await?;
+    let filled = fill_open(&file, wanted).await;
+    // Closed also after a failure, and before the name is removed: an open file keeps its space.
+    let closed = file.close().await.map_err(from_glommio);
+    filled.and(closed)
+}
+
+async fn fill_open(file: &DmaFile, NewFile { bytes, zeroed_bytes, header }: NewFile<'_>) -> io::Result<()> {
     assert!(zeroed_bytes >= SECTOR_BYTES as u64 && zeroed_bytes <= bytes, "{zeroed_bytes} of {bytes}");
-    let file = direct_io::create_allocated(new, bytes).await?;
+    file.pre_allocate(bytes, false).await.map_err(from_glommio)?;
     let piece = Rc::new(direct_io::zeroed(ZERO_PIECE_BYTES));
     let mut offset = 0;
     while offset < zeroed_bytes {
         let rest = zeroed_bytes - offset;
         let started = Instant::now();
         if rest >= ZERO_PIECE_BYTES as u64 {
-            direct_io::write_shared(&file, piece.clone(), offset).await?;
+            direct_io::write_shared(file, piece.clone(), offset).await?;
             offset += ZERO_PIECE_BYTES as u64;
             // Half of the disk's time is left to the flushes that go on meanwhile.
             sleep(started.elapsed().min(PAUSE_MAX)).await;
         } else {
             let last = direct_io::zeroed(usize::try_from(rest).expect("less than one piece"));
-            direct_io::write(&file, last, offset).await?;
+            direct_io::write(file, last, offset).await?;
             offset = zeroed_bytes;
         }
     }
     let mut first = direct_io::zeroed(SECTOR_BYTES);
     first.as_bytes_mut().copy_from_slice(header);
-    direct_io::write(&file, first, 0).await?;
-    file.close().await.map_err(from_glommio)
+    direct_io::write(file, first, 0).await
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -101,4 +109,3 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> io::Result<T> {
     glommio::executor().spawn_blocking(work).await
 }
-

@@ -134,14 +134,11 @@ impl Delivery {
     /// The receiver has everything up to `upto` durably.
     pub fn on_ack(&mut self, cx: &mut Context<'_>, home: &mut Home, conn: ConnId, inbox: InboxId, upto: InboxSeq) {
         let Some(session) = self.sessions.get_mut(&conn) else { return };
-        let sent = match session.entries.front() {
-            Some(entry) => InboxSeq(entry.seq.0 - 1),
-            None => session.pulled,
-        };
-        if session.inbox != Some(inbox) || upto > sent {
+        if session.inbox != Some(inbox) {
             self.end(cx, conn);
-            return cx.dismiss(conn, Refusal::BadRequest, "acknowledged what was not delivered on this connection");
+            return cx.dismiss(conn, Refusal::BadRequest, "acknowledged an inbox that is not open on this connection");
         }
+        // It may be ahead of what was sent here: an earlier connection delivered it. Applying clamps what is too much.
         session.acked = session.acked.max(upto);
         let ack = self.acks.entry(inbox).or_default();
         *ack = (*ack).max(upto);
@@ -307,6 +304,10 @@ impl Delivery {
             if session.pause_until_us != 0 || entry.seq.0 > session.acked.0 + DELIVERY_WINDOW {
                 return;
             }
+            if entry.seq <= session.acked && !session.head_sent {
+                session.next_entry(cx);
+                continue;
+            }
             let (seq, image, length) = (entry.seq, entry.image, entry.fingerprint.length);
             if !session.head_sent {
                 session.head_sent = true;
@@ -414,8 +415,12 @@ impl Delivery {
         let order: Vec<Address> =
             holders.iter().filter(is_up).chain(holders.iter().filter(|address| !is_up(address))).copied().collect();
         let Some(&address) = order.get(holder) else {
-            // All were asked. They may come back: from the beginning, after a while.
             session.reading.remove(&offset);
+            if seq <= session.acked {
+                // Acknowledged meanwhile, and freed: nothing more of it is due.
+                session.next_entry(cx);
+            }
+            // All were asked. They may come back: from the beginning, after a while.
             session.pause_until_us = cx.now.mono_us + FETCH_AGAIN_US;
             return;
         };

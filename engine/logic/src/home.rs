@@ -15,6 +15,7 @@
 //! one slow holder does not hide behind another.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
@@ -34,7 +35,6 @@ use crate::store::chunks::{ChunkId, Chunks, ReadPurpose};
 use crate::store::slot::{Slot, blocks_for};
 
 /// The images of one core's store.
-#[derive(Debug)]
 pub(crate) struct Home {
     pub chunks: Chunks,
     objects: BTreeMap<ImageId, Object>,
@@ -96,6 +96,14 @@ struct Other {
     sent_us: u64,
 }
 
+/// The uploads only: the rest is many.
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uploads = self.objects.iter().filter_map(|(image, object)| Some((image, object.upload.as_ref()?)));
+        f.debug_map().entries(uploads).finish()
+    }
+}
+
 impl Home {
     /// Takes over what was found on disk; claims follow.
     pub fn new(chunks: Chunks, found: Vec<Slot>, upload_idle_us: u64, now_us: u64) -> Home {
@@ -141,6 +149,11 @@ impl Home {
     pub fn on_upload(&mut self, cx: &mut Context<'_>, from: Address, spec: Upload) {
         let image = spec.image;
         let is_home = spec.chain.first() == Some(&cx.me);
+        if cx.view.ring.members().is_empty() {
+            // Who this node is in the cluster is not known to this core yet: what it holds could not be named.
+            let text = "the node has just started; try again".to_owned();
+            return refuse(cx, from, image, Refusal::NotReady, text);
+        }
         if is_home && !cx.view.contact {
             let text = "the home has no leader: fewer than a majority of the voters can be reached".to_owned();
             return refuse(cx, from, image, Refusal::NoLeader, text);

@@ -228,8 +228,7 @@ impl Passing {
         self.answered = true;
         if is_first && durable_end <= self.received_end {
             // The client sends ahead of the answer: what it sent was passed on to the same homes.
-            let resume_from = self.received_end;
-            return cx.reply(self.conn, ClientReply::BeginAnswer { image, resume_from });
+            return cx.reply(self.conn, ClientReply::BeginAnswer { image, resume_from: durable_end });
         }
         self.received_end = durable_end;
         cx.reply(self.conn, ClientReply::BeginAnswer { image, resume_from: durable_end });
@@ -291,7 +290,7 @@ impl Passing {
         if had_sent && !self.answered {
             // The first answer is owed; the answer of the new homes is then the one that goes back.
             self.answered = true;
-            let (image, resume_from) = (self.begin.image, self.received_end);
+            let (image, resume_from) = (self.begin.image, self.told_end);
             cx.reply(self.conn, ClientReply::BeginAnswer { image, resume_from });
         }
     }

@@ -1,5 +1,6 @@
 //! One core's whole logic: takes inputs, gives effects.
 
+use std::fmt;
 use std::sync::Arc;
 
 use proto::client::{ClientReply, ClientRequest, CoreStatus};
@@ -175,6 +176,21 @@ impl Shard {
             Some(older) => self.stages.on_view(&mut cx, &older),
             None => self.stages.step(&mut cx, input),
         }
+    }
+}
+
+/// What is under way, for the traces of the simulator.
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("me", &self.me)
+            .field("leader", &self.view.leader)
+            .field("contact", &self.view.contact)
+            .field("requests", &self.requests)
+            .field("ingest", &self.stages.ingest)
+            .field("home", &self.stages.home)
+            .field("delivery", &self.stages.delivery)
+            .finish_non_exhaustive()
     }
 }
 

@@ -72,6 +72,7 @@ impl Buffers {
         let Filled { chunk, length, crc32, crc64 } = filled;
         let buf = BufId(self.table.next.get() + 1);
         self.table.next.set(buf.0);
+        trace(buf, &chunk, "held");
         let entry = Entry { chunk: Rc::new(chunk), length, crc64, holds: 1, uses: 0, stored: false, credit };
         let before = self.table.entries.borrow_mut().insert(buf, entry);
         assert!(before.is_none(), "{buf:?} given twice");
@@ -97,11 +98,12 @@ impl Buffers {
     }
 
     /// Keeps the buffer for an operation, until the value is dropped.
-    pub(crate) fn use_for(&self, buf: BufId) -> BufferUse {
+    pub(crate) fn use_for(&self, buf: BufId, operation: &'static str) -> BufferUse {
         let (chunk, length) = self.table.with(buf, |entry| {
             entry.uses += 1;
             (entry.chunk.clone(), entry.length)
         });
+        trace(buf, &chunk, operation);
         BufferUse { table: self.table.clone(), buf, chunk, length }
     }
 
@@ -129,6 +131,11 @@ impl Table {
         drop(freed);
         value
     }
+}
+
+/// Shows where the bytes of a chunk are at each step of the walk: they never move.
+fn trace(buf: BufId, chunk: &ChunkBuffer, step: &'static str) {
+    tracing::trace!(target: "node::walk", step, address = ?chunk.bytes().as_ptr(), buf = buf.0);
 }
 
 /// A buffer in use by an operation.
@@ -195,7 +202,7 @@ mod tests {
     fn buffer_lives_until_logic_and_every_operation_let_go() {
         on_executor(|pool, meter, buffers| {
             let body = buffers.add(filled(&pool, 1000), Some(meter.on_body(1000).unwrap()));
-            let sending = buffers.use_for(body.buf);
+            let sending = buffers.use_for(body.buf, "sent");
             let again = buffers.again(BodyRef { buf: body.buf, length: 1000, crc32: 7 });
             assert_eq!(again, body, "a loop to the own core keeps buffer and checksums");
             buffers.release(body.buf);
@@ -212,7 +219,7 @@ mod tests {
     fn cached_buffer_gives_its_credit_back_when_stored_and_unused() {
         on_executor(|pool, meter, buffers| {
             let buf = buffers.add(filled(&pool, 5), Some(meter.on_body(5).unwrap())).buf;
-            let (writing, sending) = (buffers.use_for(buf), buffers.use_for(buf));
+            let (writing, sending) = (buffers.use_for(buf, "stored"), buffers.use_for(buf, "sent"));
             writing.set_stored();
             drop(writing);
             assert_eq!(meter.held(), 5, "still on its way to the next holder");

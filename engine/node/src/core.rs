@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use disk::{ChunkFiles, LogDevice};
-use link::{Accepted, MeshSeat, Peers, Tasks, guarded};
+use link::{Accepted, MeshSeat, Peers, Tasks};
 
 use logic::io::CoreNote;
 use proto::client::ClientRequest;
@@ -82,18 +82,12 @@ pub(crate) struct Core {
 impl Core {
     /// Runs an operation of logic. A panic in it ends the node, since logic waits for its completion.
     pub(crate) fn operate(self: &Rc<Core>, what: &'static str, operation: impl Future<Output = ()> + 'static) {
-        self.operations.spawn(what, self.clone().or_fail(what, operation));
+        self.operations.spawn(what, self.ending.clone().unless_it_panics(self.me.core, what, operation));
     }
 
     /// Runs something for as long as the core lives. A panic in it ends the node.
     pub(crate) fn attend(self: &Rc<Core>, what: &'static str, attendance: impl Future<Output = ()> + 'static) {
-        self.background.spawn(what, self.clone().or_fail(what, attendance));
-    }
-
-    async fn or_fail(self: Rc<Core>, what: &'static str, future: impl Future<Output = ()>) {
-        if guarded(what, future).await.is_none() {
-            self.fail(format!("a panic in {what}: see the log above; start the node again"));
-        }
+        self.background.spawn(what, self.ending.clone().unless_it_panics(self.me.core, what, attendance));
     }
 
     /// Ends the node because a promise could not be kept otherwise.

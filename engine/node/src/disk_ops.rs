@@ -24,7 +24,7 @@ type Sector = Box<[u8; SECTOR_BYTES]>;
 
 /// `Effect::ChunkWrite`.
 pub(crate) fn chunk_write(core: &Rc<Core>, ticket: Ticket, extent: Extent, buf: BufId) {
-    let (used, own) = (core.buffers.use_for(buf), core.clone());
+    let (used, own) = (core.buffers.use_for(buf, "stored"), core.clone());
     core.operate("chunk write", async move {
         match own.chunks.write(extent, used.chunk().clone()).await {
             Ok(()) => {

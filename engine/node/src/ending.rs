@@ -1,6 +1,11 @@
 //! How the cores of a node end together: on request, or because one of them cannot go on.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use link::guarded;
+
+use proto::ids::CoreId;
 
 use crate::error::NodeError;
 use crate::stop::StopHandle;
@@ -37,6 +42,14 @@ impl Ending {
         self.ours.stop();
     }
 
+    /// Runs something on a core that others wait for: a panic in it ends the node.
+    pub(crate) async fn unless_it_panics(self, core: CoreId, what: &'static str, future: impl Future<Output = ()>) {
+        if guarded(what, future).await.is_none() {
+            let text = format!("a panic in {what}: see the log above; start the node again");
+            self.fail(NodeError::Fatal { core: core.0, text });
+        }
+    }
+
     /// Why it ended, if it was not asked to.
     pub(crate) fn take_failure(&self) -> Option<NodeError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -44,7 +57,10 @@ impl Ending {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use proto::ids::CoreId;
+
     use super::Ending;
     use crate::error::NodeError;
     use crate::stop::StopHandle;
@@ -62,6 +78,21 @@ mod tests {
         ending.fail(fatal(2));
         assert!(ending.is_due());
         assert!(matches!(ending.take_failure(), Some(NodeError::Fatal { core: 1, .. })));
+    }
+
+    #[test]
+    fn panic_of_one_task_ends_the_whole_node() {
+        let ending = Ending::new(StopHandle::new());
+        let of_core = ending.clone();
+        executor::run("ending", async move {
+            of_core.clone().unless_it_panics(CoreId(3), "good work", async {}).await;
+            assert!(!of_core.is_due());
+            of_core.unless_it_panics(CoreId(3), "bad work", async { panic!("for the test") }).await;
+        })
+        .unwrap();
+        assert!(ending.is_due());
+        let failure = ending.take_failure().unwrap();
+        assert!(failure.to_string().contains("core 3 ended the node: a panic in bad work"), "{failure}");
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(crate) fn from_own_node(core: &Core, from: CoreId, message: PeerMessage, bod
 
 /// The payload of a chunk buffer on its way to a socket; the buffer lives until the last byte is there.
 pub(crate) fn out_body(core: &Core, body: BodyRef) -> OutBody {
-    let used = core.buffers.use_for(body.buf);
+    let used = core.buffers.use_for(body.buf, "sent");
     assert_eq!(used.length(), body.length, "a body is sent whole");
     OutBody::new(Rc::new(used), body.length)
 }

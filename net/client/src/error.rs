@@ -208,9 +208,8 @@ mod tests {
             SendError::Refused { refusal: Refusal::UnknownReceiver, text: "\"nobody\"\n\x1b[2J".to_owned() },
             "unknown receiver (\"nobody\"  [2J): register the name first, or correct it",
         );
-        let trouble = |refusal, text: &str| {
-            Some(Trouble { address: "127.0.0.1:9".to_owned(), refusal, text: text.to_owned() })
-        };
+        let trouble =
+            |refusal, text: &str| Some(Trouble { address: "127.0.0.1:9".to_owned(), refusal, text: text.to_owned() });
         check(
             SendError::Unconfirmed { begun: true, seconds: 60, last: trouble(Some(Refusal::NoLeader), "1 of 3 up") },
             "not accepted within 60 s: no majority of the nodes is reachable (1 of 3 up): start the nodes that are down; \

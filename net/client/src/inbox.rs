@@ -21,7 +21,7 @@ use proto::ids::{InboxId, InboxSeq};
 use proto::name::{NameError, check_name};
 
 use crate::limits::{
-    ACK_GAP_US, INBOX_CREDIT_BYTES, INBOX_CREDIT_STEP_BYTES, INBOX_UNSTORED_MAX, REQUEST_AGAIN_US,
+    ACK_GAP_US, HOME_LOOK_US_MAX, INBOX_CREDIT_BYTES, INBOX_CREDIT_STEP_BYTES, INBOX_UNSTORED_MAX, REQUEST_AGAIN_US,
     UNKNOWN_RECEIVER_GRACE_US,
 };
 use crate::line::{Line, LineEvent};
@@ -124,6 +124,7 @@ pub struct InboxSession {
     credit: u64,        // permitted on this link
     received: u64,      // body bytes on this link; <= credit
     unknown_since: Option<u64>,
+    astray: u32, // answers of "not home" in a row
 }
 
 /// How far the connection to the home is.
@@ -183,6 +184,7 @@ impl InboxSession {
             credit: 0,
             received: 0,
             unknown_since: None,
+            astray: 0,
         })
     }
 
@@ -319,7 +321,7 @@ impl InboxSession {
             }
         }
         self.phase = Phase::Open;
-        self.unknown_since = None;
+        (self.unknown_since, self.astray) = (None, 0);
         self.line.on_success();
         // What is acknowledged is stored somewhere; the home gives it to nobody any more.
         self.stored_upto = self.stored_upto.max(acked_upto);
@@ -460,6 +462,12 @@ impl InboxSession {
                 // With the newer ring the home may be elsewhere: go there at once. Else wait for it to change.
                 if self.line.is_astray(now_us, &name) {
                     self.line.move_on(now_us, actions);
+                    self.on_down();
+                } else if refusal == Refusal::NotHome {
+                    // It is not this node's fault that the home does not answer.
+                    self.astray = self.astray.saturating_add(1);
+                    let wait_us = self.line.wait_us(self.astray).min(HOME_LOOK_US_MAX);
+                    self.line.pause(now_us, wait_us, actions);
                     self.on_down();
                 } else {
                     self.leave(now_us, actions);

@@ -184,6 +184,12 @@ impl Line {
         self.state = State::Down { retry_at: now_us };
     }
 
+    /// Closes the link and looks around again after a while; the node did nothing wrong.
+    pub(crate) fn pause<E>(&mut self, now_us: u64, wait_us: u64, actions: &mut Vec<Action<E>>) {
+        self.move_on(now_us, actions);
+        self.state = State::Down { retry_at: now_us + wait_us };
+    }
+
     /// Ends the line for good.
     pub(crate) fn stop<E>(&mut self, actions: &mut Vec<Action<E>>) {
         self.close(actions);
@@ -304,9 +310,7 @@ impl Line {
         self.trouble = Some(Trouble { address: address.clone(), refusal: Some(refusal), text: text.clone() });
         self.fall(now_us);
         match refusal {
-            Refusal::WrongCluster if !self.answered => {
-                LineEvent::Fatal(SessionFailure::WrongCluster { address, text })
-            }
+            Refusal::WrongCluster if !self.answered => LineEvent::Fatal(SessionFailure::WrongCluster { address, text }),
             Refusal::VersionUnsupported if !self.answered => {
                 LineEvent::Fatal(SessionFailure::VersionUnsupported { address, text })
             }
@@ -354,10 +358,11 @@ impl Line {
     /// The next address, or when to look again.
     fn choose(&self, now_us: u64, client: Option<&str>) -> Result<(String, Target), u64> {
         let target = client.map_or(Target::Any, |client| Target::Client(client.to_owned()));
-        if let Some(home) = client.and_then(|client| self.ring.home(client)) {
-            if !home.client_address.is_empty() && !self.is_avoided(now_us, &home.client_address) {
-                return Ok((home.client_address.clone(), target));
-            }
+        if let Some(home) = client.and_then(|client| self.ring.home(client))
+            && !home.client_address.is_empty()
+            && !self.is_avoided(now_us, &home.client_address)
+        {
+            return Ok((home.client_address.clone(), target));
         }
         let all = self.candidates();
         let start = all.iter().position(|other| Some(other) == self.cursor.as_ref()).unwrap_or(0);

@@ -112,8 +112,8 @@ struct Open {
     key: Key,
     question: Question,
     since: u64,
-    ask_at: u64,            // when it goes out next
-    asked: Option<LinkId>,  // out on this link, since then
+    ask_at: u64,           // when it goes out next
+    asked: Option<LinkId>, // out on this link, since then
     refusals: u32,
     trouble: Option<Trouble>,
 }
@@ -262,7 +262,7 @@ impl RequestSession {
         open.trouble = Some(trouble);
         let refusals = open.refusals;
         open.ask_at = now_us + self.line.wait_us(refusals);
-        if refusals % REFUSALS_PER_NODE_MAX == 0 && self.line.has_other(now_us) {
+        if refusals.is_multiple_of(REFUSALS_PER_NODE_MAX) && self.line.has_other(now_us) {
             self.leave(now_us, actions);
         }
     }

@@ -76,8 +76,7 @@ impl Links {
                 Some(LinkInput::ConnectFailed { link, failure })
             }
             ["refuse", reason] => {
-                let failure =
-                    ConnectFailure::Refused { refusal: refusal(reason), text: "no".to_owned(), ring: None };
+                let failure = ConnectFailure::Refused { refusal: refusal(reason), text: "no".to_owned(), ring: None };
                 Some(LinkInput::ConnectFailed { link, failure })
             }
             ["drop"] => Some(LinkInput::Disconnected { link, text: "reset".to_owned() }),
@@ -145,7 +144,7 @@ impl Links {
 
 /// Bytes as text: a multiple of chunks as such.
 pub(crate) fn bytes(count: u64) -> String {
-    if count > 0 && count % CHUNK == 0 { format!("{}M", count / CHUNK) } else { count.to_string() }
+    if count > 0 && count.is_multiple_of(CHUNK) { format!("{}M", count / CHUNK) } else { count.to_string() }
 }
 
 /// A number; `3M` are three chunks.

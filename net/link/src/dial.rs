@@ -68,7 +68,8 @@ pub async fn connect(address: &str) -> Result<Connection, DialError> {
     let resolved = resolve(address).await.map_err(|error| DialError::Resolve { address: address.to_owned(), error })?;
     let mut failed = None;
     for address in resolved {
-        match within(CONNECT_TIMEOUT, connect_to(address)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
+        match within(CONNECT_TIMEOUT, connect_to(address)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+        {
             Ok(connection) => return Ok(connection),
             Err(error) => failed = Some(DialError::Connect { address, error }),
         }

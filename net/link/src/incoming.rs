@@ -6,7 +6,9 @@
 use std::io;
 
 use futures_lite::future;
-use proto::codec::{DecodeError, Encoder, decode_peer_hello, decode_peer_message, encode_link_credit, encode_peer_welcome};
+use proto::codec::{
+    DecodeError, Encoder, decode_peer_hello, decode_peer_message, encode_link_credit, encode_peer_welcome,
+};
 use proto::error::Refusal;
 use proto::frame::FrameLimits;
 use proto::ids::{Address, Incarnation};

@@ -16,6 +16,7 @@ pub mod incoming;
 pub mod limits;
 pub mod listen;
 pub mod local;
+pub mod measure;
 pub mod mesh;
 pub mod outbox;
 pub mod peers;

@@ -245,11 +245,7 @@ async fn first_frame(stream: &PollableFd<TcpStream>) -> Result<(FrameHeader, Vec
 }
 
 /// Fills `into`; `if_empty` is the error if the other end closes before the first byte.
-async fn read_exactly(
-    stream: &PollableFd<TcpStream>,
-    into: &mut [u8],
-    if_empty: ReadError,
-) -> Result<(), ReadError> {
+async fn read_exactly(stream: &PollableFd<TcpStream>, into: &mut [u8], if_empty: ReadError) -> Result<(), ReadError> {
     let mut filled = 0;
     while filled < into.len() {
         match stream.get_ref().read(&mut into[filled..]) {

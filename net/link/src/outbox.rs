@@ -19,7 +19,7 @@ use std::time::Duration;
 use proto::frame::FRAME_HEADER_BYTES;
 use proto::limits::CHUNK_HEADER_BYTES;
 
-use crate::limits::{OutboxLimits, PIECE_BYTES, WRITE_TIMEOUT};
+use crate::limits::{BREATH_BYTES, OutboxLimits, PIECE_BYTES, WRITE_TIMEOUT};
 use crate::local::{Deadline, Event, breathe};
 use crate::stream::Stream;
 
@@ -89,14 +89,14 @@ struct Inner {
     limits: OutboxLimits,
     queue: RefCell<VecDeque<Segment>>,
     spare: RefCell<Vec<Vec<u8>>>,
-    bytes: Cell<u64>,    // of all frames not written whole, as they were when taken, less what is written
+    bytes: Cell<u64>, // of all frames not written whole, as they were when taken, less what is written
     frames: Cell<usize>, // not written whole
     state: Cell<State>,
-    credit: Cell<u64>,      // body bytes permitted in all
+    credit: Cell<u64>,       // body bytes permitted in all
     bodies_begun: Cell<u64>, // body bytes given to the socket or about to be; <= credit
-    changed: Event,         // for the writer that has nothing to write
-    aborted: Event,         // for the writer in the middle of a frame
-    drained: Event,         // for those who wait for room
+    changed: Event,          // for the writer that has nothing to write
+    aborted: Event,          // for the writer in the middle of a frame
+    drained: Event,          // for those who wait for room
     drain_hook: RefCell<Option<(u64, DrainHook)>>,
     room_hook: RefCell<Option<DrainHook>>,
     refused: Cell<bool>, // a frame, since there was room last
@@ -301,7 +301,7 @@ impl Outbox {
                 }
                 inner.on_written(&mut batch, written);
                 busy_bytes = if waited { 0 } else { busy_bytes + written };
-                if busy_bytes >= PIECE_BYTES {
+                if busy_bytes >= BREATH_BYTES {
                     busy_bytes = 0;
                     breathe().await;
                 }
@@ -329,7 +329,10 @@ impl Inner {
         let mut queue = self.queue.borrow_mut();
         let mut bytes = 0;
         while bytes < PIECE_BYTES && batch.len() < SLICES_MAX / 2 {
-            let Some(segment) = queue.pop_front_if(|first| self.has_credit(first)) else { break };
+            if !queue.front().is_some_and(|first| self.has_credit(first)) {
+                break;
+            }
+            let segment = queue.pop_front().expect("there is a first");
             self.bodies_begun.set(self.bodies_begun.get() + segment.body_bytes() as u64);
             bytes += segment.length();
             batch.push_back(segment);
@@ -435,4 +438,54 @@ fn gather<'a>(batch: &'a VecDeque<Segment>, slices: &mut [IoSlice<'a>; SLICES_MA
         }
     }
     count
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::IoSlice;
+    use std::rc::Rc;
+
+    use proto::limits::CHUNK_HEADER_BYTES;
+
+    use super::{OutBody, SLICES_MAX, Segment, gather};
+    use crate::limits::PIECE_BYTES;
+
+    fn segment(head: usize, body: usize, written: usize) -> Segment {
+        let holder = vec![7u8; CHUNK_HEADER_BYTES + body];
+        let body = (body > 0).then(|| OutBody::new(Rc::new(holder), body as u32));
+        Segment { bytes: vec![1; head], body, frames: 1, written }
+    }
+
+    fn lengths(batch: &VecDeque<Segment>) -> Vec<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = gather(batch, &mut slices);
+        slices[..count].iter().map(|slice| slice.len()).collect()
+    }
+
+    #[test]
+    fn body_is_written_from_where_it_lies() {
+        let holder: Rc<Vec<u8>> = Rc::new(vec![7; CHUNK_HEADER_BYTES + (1 << 20)]);
+        let payload = &raw const holder[CHUNK_HEADER_BYTES];
+        let body = OutBody::new(Rc::clone(&holder) as Rc<dyn AsRef<[u8]>>, 1 << 20);
+        let mut batch = VecDeque::from([Segment { bytes: vec![1; 100], body: Some(body), frames: 1, written: 0 }]);
+        for written in [0, 40, 100, 100 + PIECE_BYTES, (1 << 20) + 99] {
+            batch[0].written = written;
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = gather(&batch, &mut slices);
+            let body_written = written.saturating_sub(100);
+            assert_eq!(slices[count - 1].as_ptr(), payload.wrapping_add(body_written), "after {written}");
+        }
+    }
+
+    #[test]
+    fn call_has_at_most_a_piece_and_a_bounded_number_of_slices() {
+        let batch = VecDeque::from([segment(100, 0, 0), segment(100, 1 << 20, 0)]);
+        assert_eq!(lengths(&batch), [100, 100, PIECE_BYTES - 200]);
+        let batch = VecDeque::from([segment(100, 1 << 20, (1 << 20) + 90), segment(50, 0, 0)]);
+        assert_eq!(lengths(&batch), [10, 50]);
+        let many: VecDeque<Segment> = (0..20).map(|_| segment(100, 1, 0)).collect();
+        assert_eq!(lengths(&many).len(), SLICES_MAX);
+    }
 }

@@ -133,13 +133,7 @@ impl Peers {
 
     /// Sends a message, with its body if it has one; dials if need be. `Full`: nothing was taken, `PeerEvent::Room` will
     /// tell when to try again. `Closed`: no address of that node is known, or all was stopped.
-    pub fn send(
-        &self,
-        to: Address,
-        lane: Lane,
-        message: &PeerMessage,
-        body: Option<OutBody>,
-    ) -> Result<(), SendError> {
+    pub fn send(&self, to: Address, lane: Lane, message: &PeerMessage, body: Option<OutBody>) -> Result<(), SendError> {
         let inner = &self.inner;
         if !inner.addresses.borrow().contains_key(&to.node) {
             inner.count(|stats| stats.refused_unknown += 1);

@@ -23,7 +23,7 @@ use proto::ids::Address;
 use proto::limits::{BLOCK_BYTES, CHUNK_HEADER_BYTES};
 
 use crate::credit::{CreditExceeded, CreditGuard, CreditMeter};
-use crate::limits::{FRAME_TIMEOUT, PIECE_BYTES, READ_AHEAD_BYTES, READ_AHEAD_CHUNK_BYTES};
+use crate::limits::{BREATH_BYTES, FRAME_TIMEOUT, PIECE_BYTES, READ_AHEAD_BYTES, READ_AHEAD_CHUNK_BYTES};
 use crate::local::{Deadline, breathe};
 use crate::stream::Stream;
 
@@ -297,7 +297,7 @@ impl Input {
     /// Reads at least one byte; within a frame, before its deadline.
     async fn read(&mut self, into: &mut [u8]) -> Result<usize, ReadError> {
         assert!(!into.is_empty());
-        if self.busy_bytes >= PIECE_BYTES {
+        if self.busy_bytes >= BREATH_BYTES {
             self.busy_bytes = 0;
             breathe().await;
         }

@@ -41,7 +41,8 @@ impl CoreDisk {
 
     /// Slot sectors and a sync.
     pub fn commit(&mut self, slots: &[(FileId, u32, Box<[u8; 512]>)], files: &[FileId]) {
-        let synced: Vec<(FileId, u32)> = self.unsynced.keys().filter(|(file, _)| files.contains(file)).copied().collect();
+        let synced: Vec<(FileId, u32)> =
+            self.unsynced.keys().filter(|(file, _)| files.contains(file)).copied().collect();
         for place in synced {
             let (blocks, facts) = self.unsynced.remove(&place).expect("listed above");
             self.settle(place, blocks, facts);

@@ -1,1 +1,365 @@
-//! (to be written)
+//! Users: senders and receivers that run the real client sessions against the world, and check what they get.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use client::inbox::{InboxEvent, InboxInput, InboxSession, StoredBefore};
+use client::sender::{ImageJob, SenderEvent, SenderInput, SenderSession};
+use client::session::{Action, BodyFacts, ConnectFailure, Key, LinkId, LinkInput, Routing, SessionOptions, Welcome};
+use logic::io::ConnId;
+use proto::client::{ChunkHead, ClientReply, ClientRequest, Target};
+use proto::ids::{Address, ClusterId, CoreId, Fingerprint, ImageId, InboxId, InboxSeq, NodeId};
+use proto::limits::{CHUNK_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
+use proto::ring::core_of;
+
+use crate::disk::Facts;
+use crate::world::{Heard, World};
+
+/// A connection of a user, by the session's own name for it.
+#[derive(Default)]
+struct Links {
+    by_conn: BTreeMap<ConnId, (LinkId, bool)>, // whether the handshake is done
+    by_link: BTreeMap<LinkId, ConnId>,
+}
+
+/// A sender with its images.
+pub struct SenderUser {
+    session: SenderSession,
+    links: Links,
+    images: BTreeMap<Key, (u64, u64)>, // length, content
+    /// Accepted: key, image, log index.
+    pub accepted: Vec<(Key, ImageId, u64)>,
+    /// Refused, or given up, with the reason.
+    pub failed: Vec<(Key, String)>,
+    cores: u16,
+}
+
+/// A receiver with what it got.
+pub struct InboxUser {
+    session: InboxSession,
+    links: Links,
+    current: Option<(InboxSeq, u64, u64)>, // sequence, length, content as told by the name
+    /// Stored images in the order of storing: sequence, file name.
+    pub stored: Vec<(InboxSeq, String)>,
+    inbox: Option<InboxId>,
+    heads: BTreeMap<InboxSeq, (String, Fingerprint)>,
+    cores: u16,
+}
+
+/// CRC facts of one chunk of a made-up image: no bytes are made, two numbers stand for them.
+pub fn chunk_facts(content: u64, offset: u64, length: u32) -> Facts {
+    let mut bytes = [0u8; 20];
+    bytes[..8].copy_from_slice(&content.to_le_bytes());
+    bytes[8..16].copy_from_slice(&offset.to_le_bytes());
+    bytes[16..].copy_from_slice(&length.to_le_bytes());
+    Facts { length, crc32: proto::checksum::crc32(&bytes), crc64: proto::checksum::crc64(&bytes) }
+}
+
+/// The fingerprint of a made-up image.
+pub fn fingerprint(content: u64, length: u64) -> Fingerprint {
+    let mut whole = proto::checksum::CRC64_EMPTY;
+    let mut offset = 0;
+    while offset < length {
+        let part = (length - offset).min(CHUNK_BYTES_MAX as u64) as u32;
+        let facts = chunk_facts(content, offset, part);
+        whole = proto::checksum::crc64_combine(whole, facts.crc64, u64::from(part));
+        offset += u64::from(part);
+    }
+    Fingerprint { length, checksum: whole }
+}
+
+fn options(world: &mut World, routing: Routing) -> SessionOptions {
+    let mut nodes: Vec<String> = world.nodes().iter().map(|node| format!("node{}:1", node.0)).collect();
+    let first = world.random.within(0, nodes.len() as u64) as usize;
+    nodes.rotate_left(first);
+    SessionOptions { nodes, cluster: ClusterId::UNKNOWN, routing, seed: world.random.next(), deadline_us: None }
+}
+
+impl Links {
+    fn connect(
+        &mut self,
+        world: &mut World,
+        cores: u16,
+        link: LinkId,
+        address: &str,
+        target: Target,
+        cluster: ClusterId,
+    ) {
+        let node = address.trim_start_matches("node").split(':').next().and_then(|id| id.parse().ok());
+        let node = NodeId(node.expect("an address of this world"));
+        let core = match &target {
+            Target::Any => CoreId((world.random.next() % u64::from(cores)) as u16),
+            Target::Core(core) => *core,
+            Target::Client(name) => core_of(name, cores),
+        };
+        let hello = ClientRequest::Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION_MAX,
+            cluster,
+            target,
+            credentials: Vec::new(),
+        };
+        let conn = world.connect(Address { node, core }, hello);
+        self.by_conn.insert(conn, (link, false));
+        self.by_link.insert(link, conn);
+    }
+
+    fn close(&mut self, world: &mut World, link: LinkId) {
+        if let Some(conn) = self.by_link.remove(&link) {
+            self.by_conn.remove(&conn);
+            world.hang_up(conn);
+        }
+    }
+
+    /// What a session is told of something heard, if it is its own.
+    fn hear(&mut self, heard: &Heard) -> Option<LinkInput> {
+        match heard {
+            Heard::Reply(conn, reply, facts) => {
+                let (link, ready) = self.by_conn.get_mut(conn)?;
+                let link = *link;
+                if *ready {
+                    let body = facts.map(|facts| BodyFacts { length: u64::from(facts.length), crc64: facts.crc64 });
+                    return Some(LinkInput::Reply { link, reply: reply.clone(), body });
+                }
+                *ready = true;
+                Some(match Welcome::from_reply(reply.clone()) {
+                    Ok(welcome) => LinkInput::Connected { link, welcome: Box::new(welcome) },
+                    Err(ClientReply::Failure { refusal, text, ring, .. }) => {
+                        self.forget(*conn);
+                        LinkInput::ConnectFailed { link, failure: ConnectFailure::Refused { refusal, text, ring } }
+                    }
+                    Err(other) => panic!("a handshake was answered by {other:?}"),
+                })
+            }
+            Heard::Closed(conn) => {
+                let (link, ready) = *self.by_conn.get(conn)?;
+                self.forget(*conn);
+                let text = "closed".to_owned();
+                Some(if ready {
+                    LinkInput::Disconnected { link, text }
+                } else {
+                    LinkInput::ConnectFailed { link, failure: ConnectFailure::Unreachable { text } }
+                })
+            }
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        if let Some((link, _)) = self.by_conn.remove(&conn) {
+            self.by_link.remove(&link);
+        }
+    }
+}
+
+impl SenderUser {
+    /// A sender that begins to connect.
+    pub fn new(world: &mut World, cores: u16, name: &str, routing: Routing) -> SenderUser {
+        let session = SenderSession::new(options(world, routing), name).expect("a valid name");
+        let mut user = SenderUser {
+            session,
+            links: Links::default(),
+            images: BTreeMap::new(),
+            accepted: Vec::new(),
+            failed: Vec::new(),
+            cores,
+        };
+        user.step(world, SenderInput::Start);
+        user
+    }
+
+    /// Sends an image whose content is `content`.
+    pub fn submit(&mut self, world: &mut World, key: u64, receivers: &[&str], length: u64) {
+        let receivers = receivers.iter().map(|name| (*name).to_owned()).collect();
+        self.images.insert(Key(key), (length, key));
+        let name = format!("{key}.img");
+        self.step(
+            world,
+            SenderInput::Submit(ImageJob { key: Key(key), receivers, fingerprint: fingerprint(key, length), name }),
+        );
+    }
+
+    /// Images neither accepted nor failed.
+    pub fn unfinished(&self) -> usize {
+        self.session.unfinished()
+    }
+
+    /// Something happened in the world.
+    pub fn hear(&mut self, world: &mut World, heard: &Heard) {
+        if let Some(input) = self.links.hear(heard) {
+            self.step(world, SenderInput::Link(input));
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, world: &mut World) {
+        if self.session.wake_at().is_some_and(|at| world.now_us >= at) {
+            self.step(world, SenderInput::Tick);
+        }
+    }
+
+    fn step(&mut self, world: &mut World, input: SenderInput) {
+        let mut actions = Vec::new();
+        self.session.step(world.now_us, input, &mut actions);
+        for action in actions {
+            match action {
+                Action::Connect { link, address, target, cluster } => {
+                    self.links.connect(world, self.cores, link, &address, target, cluster);
+                }
+                Action::Close { link } => self.links.close(world, link),
+                Action::Send { link, request } => {
+                    if let Some(&conn) = self.links.by_link.get(&link) {
+                        world.request(conn, request, None);
+                    }
+                }
+                Action::Event(SenderEvent::SendChunk { link, key, image, offset, length }) => {
+                    let Some(&conn) = self.links.by_link.get(&link) else { continue };
+                    let (_, content) = self.images[&key];
+                    let facts = chunk_facts(content, offset, length);
+                    world.request(
+                        conn,
+                        ClientRequest::Chunk(ChunkHead { image, offset, crc32: facts.crc32 }),
+                        Some(facts),
+                    );
+                }
+                Action::Event(SenderEvent::Accepted { key, image, index, holders }) => {
+                    let nodes: BTreeSet<NodeId> = holders.iter().map(|holder| holder.address.node).collect();
+                    let is_enough = nodes.len() != 1 || world.nodes().len() == 1; // None left: all was acknowledged.
+                    assert!(is_enough, "accepted with one copy: {holders:?}");
+                    self.accepted.push((key, image, index.0));
+                }
+                Action::Event(SenderEvent::Refused { key, refusal, text }) => {
+                    self.failed.push((key, format!("{refusal:?}: {text}")));
+                }
+                Action::Event(SenderEvent::GaveUp { key, .. }) => self.failed.push((key, "gave up".to_owned())),
+                Action::Event(SenderEvent::Failed(failure)) => panic!("a sender's session failed: {failure:?}"),
+                Action::Event(_) => {}
+            }
+        }
+    }
+}
+
+impl InboxUser {
+    /// A receiver that begins to connect.
+    pub fn new(world: &mut World, cores: u16, name: &str) -> InboxUser {
+        let session = InboxSession::new(options(world, Routing::Any), name, StoredBefore::default());
+        let mut user = InboxUser {
+            session: session.expect("a valid name"),
+            links: Links::default(),
+            current: None,
+            stored: Vec::new(),
+            inbox: None,
+            heads: BTreeMap::new(),
+            cores,
+        };
+        user.step(world, InboxInput::Start, None);
+        user
+    }
+
+    /// Whether everything stored is acknowledged and committed.
+    pub fn is_settled(&self) -> bool {
+        self.session.acked_upto().0 == self.stored.len() as u64
+    }
+
+    /// Something happened in the world.
+    pub fn hear(&mut self, world: &mut World, heard: &Heard) {
+        let facts = match heard {
+            Heard::Reply(_, _, facts) => *facts,
+            Heard::Closed(_) => None,
+        };
+        if let Some(input) = self.links.hear(heard) {
+            self.step(world, InboxInput::Link(input), facts);
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, world: &mut World) {
+        if self.session.wake_at().is_some_and(|at| world.now_us >= at) {
+            self.step(world, InboxInput::Tick, None);
+        }
+    }
+
+    fn step(&mut self, world: &mut World, input: InboxInput, facts: Option<Facts>) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let mut actions = Vec::new();
+            self.session.step(world.now_us, input, &mut actions);
+            for action in actions {
+                match action {
+                    Action::Connect { link, address, target, cluster } => {
+                        self.links.connect(world, self.cores, link, &address, target, cluster);
+                    }
+                    Action::Close { link } => self.links.close(world, link),
+                    Action::Send { link, request } => {
+                        if let Some(&conn) = self.links.by_link.get(&link) {
+                            world.request(conn, request, None);
+                        }
+                    }
+                    Action::Event(InboxEvent::Opened { inbox, .. }) => {
+                        assert!(self.inbox.is_none_or(|known| known == inbox));
+                        self.inbox = Some(inbox);
+                    }
+                    Action::Event(InboxEvent::Begin { head }) => {
+                        let content = head.name.trim_end_matches(".img").parse().expect("a name of this world");
+                        self.current = Some((head.seq, head.fingerprint.length, content));
+                        self.heads.insert(head.seq, (head.name.clone(), head.fingerprint));
+                    }
+                    Action::Event(InboxEvent::Write { seq, offset }) => {
+                        let (current, length, content) = self.current.expect("bytes follow a head");
+                        assert_eq!(current, seq);
+                        let facts = facts.expect("a write comes with a body");
+                        let part = (length - offset).min(CHUNK_BYTES_MAX as u64) as u32;
+                        assert_eq!(facts, chunk_facts(content, offset, part), "wrong bytes were delivered");
+                    }
+                    Action::Event(InboxEvent::Finish { seq }) => {
+                        assert_eq!(seq.0, self.stored.len() as u64 + 1, "an image came twice or out of order");
+                        let (name, found) = self.heads[&seq].clone();
+                        let content = name.trim_end_matches(".img").parse().expect("a name of this world");
+                        assert_eq!(found, fingerprint(content, found.length));
+                        self.stored.push((seq, name));
+                        inputs.push(InboxInput::Stored(seq));
+                    }
+                    Action::Event(InboxEvent::Corrupt { seq, .. }) => panic!("wrong bytes of {seq:?} were delivered"),
+                    Action::Event(InboxEvent::Failed(failure)) => panic!("a receiver's session failed: {failure:?}"),
+                    Action::Event(InboxEvent::Abort { .. } | InboxEvent::Acked { .. }) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Registers a client by asking, again and again, whichever node answers.
+pub fn register(world: &mut World, name: &str) -> InboxId {
+    loop {
+        let nodes = world.nodes();
+        let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
+        let hello = ClientRequest::Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION_MAX,
+            cluster: ClusterId::UNKNOWN,
+            target: Target::Any,
+            credentials: Vec::new(),
+        };
+        let conn = world.connect(Address { node, core: CoreId(0) }, hello);
+        let request = proto::ids::RequestId(1);
+        world.request(conn, ClientRequest::Register { request, name: name.to_owned() }, None);
+        let deadline_us = world.now_us + 3_000_000;
+        while world.now_us < deadline_us {
+            let mut over = false;
+            for heard in world.run() {
+                match heard {
+                    Heard::Reply(from, ClientReply::Registered { inbox, .. }, _) if from == conn => return inbox,
+                    Heard::Reply(from, ClientReply::Failure { .. }, _) if from == conn => over = true,
+                    Heard::Closed(from) if from == conn => over = true,
+                    _ => {}
+                }
+            }
+            if over {
+                break;
+            }
+        }
+        world.hang_up(conn);
+        let wait_us = world.now_us + 100_000;
+        while world.now_us < wait_us {
+            world.run();
+        }
+    }
+}

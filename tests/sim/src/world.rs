@@ -7,6 +7,7 @@ use logic::limits::TICK_US;
 use logic::shard::{ChunkFileStart, GroupStart, InitialMember, Shard, ShardConfig, ShardStart};
 use proto::client::{ClientReply, ClientRequest};
 use proto::ids::{Address, CoreId, Incarnation, NodeId};
+use proto::limits::UPLOAD_CREDIT_BYTES;
 use proto::peer::{Lane, PeerMessage};
 
 use crate::disk::{CoreDisk, Facts, GroupDisk, empty_table};
@@ -69,6 +70,7 @@ struct Conn {
     open: bool,
     last_us: u64, // of the last event towards the node
     last_back_us: u64,
+    credit: u64, // body bytes permitted in all
 }
 
 /// What users hear.
@@ -95,6 +97,7 @@ pub struct World {
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
     next_buf: u64,
+    uploads: BTreeMap<BufId, ConnId>, // buffers whose bytes count against a sender's credit
     heard: Vec<Heard>,
     cut: BTreeSet<(NodeId, NodeId)>, // from, to: messages are lost
     told_unreachable: BTreeMap<(NodeId, NodeId), u64>,
@@ -122,6 +125,7 @@ impl World {
             conns: BTreeMap::new(),
             next_conn: 1,
             next_buf: 1,
+            uploads: BTreeMap::new(),
             heard: Vec::new(),
             cut: BTreeSet::new(),
             told_unreachable: BTreeMap::new(),
@@ -247,7 +251,8 @@ impl World {
                 _ => {}
             }
         }
-        let gone: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| conn.to.node == id && conn.open).map(|(&c, _)| c).collect();
+        let gone: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| conn.to.node == id && conn.open).map(|(&c, _)| c).collect();
         for conn in gone {
             self.conns.get_mut(&conn).expect("listed above").open = false;
             self.after(100, Event::Closed { conn });
@@ -260,7 +265,7 @@ impl World {
         self.next_conn += 1;
         let open = self.is_up(to.node);
         let start = self.nodes[&to.node].start;
-        self.conns.insert(conn, Conn { to, start, open, last_us: self.now_us, last_back_us: self.now_us });
+        self.conns.insert(conn, Conn { to, start, open, last_us: self.now_us, last_back_us: self.now_us, credit: UPLOAD_CREDIT_BYTES });
         if open {
             self.request(conn, hello, None);
         } else {
@@ -328,6 +333,12 @@ impl World {
         std::mem::take(&mut self.heard)
     }
 
+    /// What is under way on every core that runs, for people.
+    pub fn describe(&self) -> String {
+        let cores = self.nodes.values().filter_map(|node| node.process.as_ref()).flatten();
+        cores.map(|core| format!("{:#?}\n", core.shard)).collect()
+    }
+
     /// Buffers that logic holds on a core: they must be its cache and what is under way, no more.
     pub fn buffers_held(&self, at: Address) -> usize {
         self.nodes[&at.node].process.as_ref().map_or(0, |cores| cores[usize::from(at.core.0)].buffers.len())
@@ -340,6 +351,9 @@ impl World {
             return;
         }
         let body = facts.map(|facts| self.new_body(to, facts));
+        if let Some(body) = body {
+            self.uploads.insert(body.buf, conn);
+        }
         let input = match request {
             ClientRequest::Hello { .. } => Input::ClientOpened { conn, hello: request },
             message => Input::Client { conn, message, body },
@@ -402,7 +416,8 @@ impl World {
                 }
                 Effect::Send { to, message, body, .. } if to == at => {
                     let body = body.map(|body| self.hold(at, body));
-                    inputs.push_back((at, Input::Peer { from: at, incarnation: Incarnation(1), link: 0, message, body }));
+                    inputs
+                        .push_back((at, Input::Peer { from: at, incarnation: Incarnation(1), link: 0, message, body }));
                 }
                 effect => self.effect(at, effect),
             }
@@ -422,15 +437,19 @@ impl World {
             Effect::ClientClose { conn } => return self.to_client(conn, Event::Closed { conn }),
             Effect::Release { buf } => {
                 let core = self.core(at);
-                let (_, holds) = core.buffers.get_mut(&buf).unwrap_or_else(|| panic!("{at} released {buf:?} too often"));
+                let (_, holds) =
+                    core.buffers.get_mut(&buf).unwrap_or_else(|| panic!("{at} released {buf:?} too often"));
                 *holds -= 1;
                 if *holds == 0 {
-                    core.buffers.remove(&buf);
+                    let (facts, _) = core.buffers.remove(&buf).expect("it was there a line above");
+                    self.give_credit(buf, facts);
                 }
                 return;
             }
             Effect::ChunkWrite { ticket, extent, buf } => {
-                Done::ChunkWrite { ticket, extent, facts: self.facts(at, buf) }
+                let facts = self.facts(at, buf);
+                self.give_credit(buf, facts);
+                Done::ChunkWrite { ticket, extent, facts }
             }
             Effect::StoreCommit { ticket, slots, files } => Done::Commit { ticket, slots, files },
             Effect::ChunkRead { ticket, extent, .. } => Done::ChunkRead { ticket, extent },
@@ -518,6 +537,15 @@ impl World {
         let input = Box::new(Wire { from, from_start: start, message, facts });
         let start = self.nodes[&to.node].start;
         self.after(wait, Event::Input { to, start, input });
+    }
+
+    /// The bytes left the ingest's memory: their sender may send as many again.
+    fn give_credit(&mut self, buf: BufId, facts: Facts) {
+        let Some(conn) = self.uploads.remove(&buf) else { return };
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.credit += u64::from(facts.length);
+        let reply = Box::new(ClientReply::Credit { credit: state.credit });
+        self.to_client(conn, Event::Reply { conn, reply, facts: None });
     }
 
     fn to_client(&mut self, conn: ConnId, event: Event) {

@@ -13,7 +13,7 @@ use proto::ids::{InboxId, InboxSeq};
 use proto::record::{Record, RecordBody};
 use serde_json::{Value, json};
 
-use crate::args::{LogArguments, LogCommand};
+use crate::args::LogCommand;
 use crate::exit::{Cause, Failure};
 use crate::table::{Table, grouped};
 

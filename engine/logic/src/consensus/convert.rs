@@ -91,11 +91,7 @@ pub fn from_wire(message: RaftMessage) -> Option<Message> {
 
 /// A plain entry.
 pub fn entry_from_wire(entry: RaftEntry) -> Entry {
-    let mut raft = Entry::default();
-    raft.term = entry.term.0;
-    raft.index = entry.index.0;
-    raft.data = entry.data.into();
-    raft
+    Entry { term: entry.term.0, index: entry.index.0, data: entry.data.into(), ..Entry::default() }
 }
 
 #[cfg(test)]

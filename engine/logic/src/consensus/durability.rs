@@ -120,13 +120,12 @@ impl Durability {
         self.flushing = true;
     }
 
-    /// It is durable: everything up to `mark`. 0 if it only held the beginning of a long append.
+    /// It is finished, and everything up to `mark` is durable. A long append may need several.
     pub fn flushed(&mut self, mark: u64) {
         assert!(self.flushing, "a flush was under way");
-        assert!(mark <= self.entries_added, "mark {mark} of {}", self.entries_added);
-        assert!(mark == 0 || mark > self.entries_done, "mark {mark} after {}", self.entries_done);
+        assert!(self.entries_done <= mark && mark <= self.entries_added, "mark {mark} of {}", self.entries_added);
         self.flushing = false;
-        self.entries_done = self.entries_done.max(mark);
+        self.entries_done = mark;
     }
 
     /// Whether term and vote are durable as they are now.

@@ -96,7 +96,9 @@ impl Stage {
                     let _ = self.raw.advance_append(ready);
                     messages.into_iter().for_each(receive_as_second_node);
                 }
-                (0..25).for_each(|_| drop(self.raw.tick()));
+                for _ in 0..25 {
+                    self.raw.tick();
+                }
             }
         }))
         .is_err()

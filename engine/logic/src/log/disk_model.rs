@@ -9,8 +9,9 @@ use raft::eraftpb::Entry;
 use raft::{GetEntriesContext, Storage};
 
 use crate::io::{LogFile, LogWrite, SegmentId};
+use crate::log::flush::LogFlush;
 use crate::log::layout::StoreId;
-use crate::log::log::{Log, LogConfig, LogFlush};
+use crate::log::log::{Log, LogConfig};
 use crate::log::recover::{RecoverError, RecoverInput};
 use crate::log::rounds::ROUNDS_BYTES;
 
@@ -95,12 +96,8 @@ impl Disk {
     /// Recovers with a vote of `term`; gives the log and all that is in it.
     pub fn recover_at(&self, term: u64) -> Result<(Log, Content), RecoverError> {
         let segments: Vec<_> = self.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
-        let input = RecoverInput {
-            segments: &segments,
-            rounds: &self.rounds,
-            vote_term: Term(term),
-            config: self.config(),
-        };
+        let input =
+            RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: Term(term), config: self.config() };
         let mut content = Content::new();
         let log = Log::recover(input, |index, term, payload| {
             assert_eq!(index.0, content.len() as u64 + 1, "committed entries come in order");

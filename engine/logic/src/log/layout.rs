@@ -25,7 +25,7 @@
 //!           24   8   last flush round known durable when this entry was written
 //!           32   8   term
 //!           40   8   index
-//!           48   8   commit hint: this index was known to be committed
+//!           48   8   commit hint: this index, at most its own, was known to be committed
 //!           56   4   offset at which the round began
 //!           60   1   kind: 1 record, 2 seal
 //!           61   1   flags: 1 last of its round; 2 the round began in the segment before
@@ -240,7 +240,7 @@ pub struct EntryHeader {
     pub round: u64,
     /// Last flush round known durable when it was written.
     pub durable: u64,
-    /// Known to be committed when it was written. May be above its own index.
+    /// Known to be committed when it was written, as far as the log on disk reaches with this entry. At most its index.
     pub commit: LogIndex,
     /// Where its round begins: everything before is proven durable.
     pub round_start: u32,

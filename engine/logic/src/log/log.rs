@@ -18,24 +18,20 @@ use std::collections::VecDeque;
 use proto::ids::{LogIndex, NodeId, Term};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
-use crate::io::{DiskError, LogFile, LogWrite, SegmentId};
+use crate::io::{DiskError, LogWrite};
 use crate::log::fetch::{FetchError, FetchId, Fetches, LogFetch};
+use crate::log::flush::{Flight, Next};
 use crate::log::layout::{
-    EntryCodec, EntryHeader, EntryKind, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN,
-    SEGMENT_FIRST, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, entry_bytes,
+    EntryCodec, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN, SEGMENT_FIRST,
+    SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, entry_bytes,
 };
 use crate::log::recover::{Examined, Judgement, RecoverError, RecoverInput, examine};
-use crate::log::rounds::RoundRecord;
 use crate::log::runs::{Runs, Terms};
 
-/// Bytes of entries in one flush. What is more waits for the next one, so that one flush never takes long.
-pub const FLUSH_BYTES_MAX: u32 = 4 << 20;
 /// Bytes of applied entries kept in memory for followers that lag a little.
 pub const CACHE_BYTES_MAX: usize = 16 << 20;
 /// What an entry in memory costs beside its payload.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
-
-const _: () = assert!(PAYLOAD_BYTES_MAX < FLUSH_BYTES_MAX);
 
 /// What the log is told about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,26 +45,6 @@ pub struct LogConfig {
 /// Counts the calls of `append` that appended something. The first is 1; 0 is "none".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct AppendMark(pub u64);
-
-/// One flush: all of it durable, or the process ends.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogFlush {
-    /// For `on_flushed`.
-    pub round: u64,
-    /// What to write where. Writes do not overlap; offsets and lengths are not aligned.
-    pub writes: Vec<LogWrite>,
-}
-
-/// What a finished flush made durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Flushed {
-    /// Everything appended up to this call is durable (or was replaced by something durable).
-    pub upto: AppendMark,
-    /// The last durable entry.
-    pub index: LogIndex,
-    /// Its term.
-    pub term: Term,
-}
 
 /// Figures for the status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -89,70 +65,45 @@ pub struct LogStats {
     pub cache_bytes: u64,
 }
 
-/// The flush under way.
-#[derive(Debug)]
-enum Flight {
-    Mend,
-    // `last` sinks when what is being flushed is replaced meanwhile.
-    Round { last: u64, upto: AppendMark, end: Position, rolled: bool },
-}
-
-/// The segment after the active one.
-#[derive(Debug)]
-enum Next {
-    Wanted,
-    Asked(SegmentHeader),
-    Ready(SegmentHeader),
-    Refused,
-}
-
-/// What the next flush takes.
-struct Plan {
-    entries: usize,
-    bytes: u32,
-    // The seal goes before this entry.
-    roll: Option<usize>,
-}
-
 /// The log of one node. Owned by raft as its `Storage`.
 pub struct Log {
-    config: LogConfig,
-    judgement: Judgement,
-    initial: (HardState, ConfState),
+    pub(super) config: LogConfig,
+    pub(super) judgement: Judgement,
+    pub(super) initial: (HardState, ConfState),
     // Index and term before the first entry; (0, 0) until there are snapshots.
     pub(super) truncated: (u64, u64),
     pub(super) last: u64,
     pub(super) tail: VecDeque<Entry>,
-    tail_bytes: usize,
+    pub(super) tail_bytes: usize,
     pub(super) terms: Terms,
     pub(super) fetches: Fetches,
-    runs: Runs,
+    pub(super) runs: Runs,
     // All segments up to the active one.
-    segments: Vec<SegmentHeader>,
-    commit: u64,
-    applied: u64,
-    durable: u64,
+    pub(super) segments: Vec<SegmentHeader>,
+    pub(super) commit: u64,
+    pub(super) applied: u64,
+    pub(super) durable: u64,
     // First entry that no flush took yet.
-    pending: u64,
-    mark: AppendMark,
+    pub(super) pending: u64,
+    pub(super) mark: AppendMark,
     // Appends of which no flush took everything yet, with the index up to which one must.
-    marks: VecDeque<(AppendMark, u64)>,
+    pub(super) marks: VecDeque<(AppendMark, u64)>,
     // Everything appended up to this is durable. settled <= mark
-    settled: AppendMark,
-    mend: Vec<LogWrite>,
-    flight: Option<Flight>,
-    next: Next,
+    pub(super) settled: AppendMark,
+    pub(super) mend: Vec<LogWrite>,
+    pub(super) flight: Option<Flight>,
+    pub(super) next: Next,
     // Where the next entry goes, and up to where everything is durable.
-    end: Position,
-    durable_end: Position,
+    pub(super) end: Position,
+    pub(super) durable_end: Position,
     // The entry that was written last, replaced or not.
-    written: (u64, u64),
-    round: u64,
-    durable_round: u64,
+    pub(super) written: (u64, u64),
+    pub(super) round: u64,
+    pub(super) durable_round: u64,
     // What a flush under way numbers itself with.
-    round_next: u64,
-    signature_next: u64,
-    entry_bytes: u64,
+    pub(super) round_next: u64,
+    pub(super) signature_next: u64,
+    pub(super) entry_bytes: u64,
 }
 
 impl Log {
@@ -271,7 +222,7 @@ impl Log {
     }
 
     /// What raft starts with.
-    pub(super) fn initial_state(&self) -> (HardState, ConfState) {
+    pub(super) fn start_state(&self) -> (HardState, ConfState) {
         let (hard_state, conf_state) = self.initial.clone();
         (HardState { commit: self.commit().0, ..hard_state }, conf_state)
     }
@@ -353,227 +304,6 @@ impl Log {
         LogIndex(self.durable)
     }
 
-    /// Takes all that waits as one flush. `None` while a flush is under way, if nothing waits, or if there is no room until
-    /// the next segment is prepared.
-    pub fn take_flush(&mut self) -> Option<LogFlush> {
-        if self.flight.is_some() {
-            return None;
-        }
-        if !self.mend.is_empty() {
-            self.flight = Some(Flight::Mend);
-            return Some(LogFlush { round: self.round, writes: std::mem::take(&mut self.mend) });
-        }
-        let plan = self.plan()?;
-        let rolled = plan.roll.is_some();
-        let (writes, last) = self.encode(&plan);
-        let mut upto = self.settled;
-        while let Some((mark, _)) = self.marks.front().copied().filter(|(_, index)| *index <= last) {
-            upto = mark;
-            self.marks.pop_front();
-        }
-        self.flight = Some(Flight::Round { last, upto, end: self.end, rolled });
-        Some(LogFlush { round: self.round, writes })
-    }
-
-    /// How much of what waits goes into the next flush.
-    fn plan(&self) -> Option<Plan> {
-        let active = self.segments.last()?;
-        let mut plan = Plan { entries: 0, bytes: 0, roll: None };
-        let mut room = (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset);
-        for entry in self.waiting() {
-            let bytes = entry_bytes(entry.data.len() as u32);
-            if plan.entries > 0 && plan.bytes + bytes > FLUSH_BYTES_MAX {
-                break;
-            }
-            if bytes > room {
-                match &self.next {
-                    Next::Ready(next) if plan.roll.is_none() => {
-                        plan.roll = Some(plan.entries);
-                        room = next.segment_bytes - SEAL_BYTES - SEGMENT_HEADER_BYTES;
-                        assert!(bytes <= room, "an entry of {bytes} bytes fits into a segment");
-                    }
-                    _ => break,
-                }
-            }
-            room -= bytes;
-            plan.bytes += bytes;
-            plan.entries += 1;
-        }
-        (plan.entries > 0).then_some(plan)
-    }
-
-    /// Entries that no flush took yet.
-    fn waiting(&self) -> impl Iterator<Item = &Entry> {
-        let count = (self.last + 1 - self.pending) as usize;
-        self.tail.range(self.tail.len() - count..)
-    }
-
-    /// Writes out the plan as a new round; gives the writes and the last index in it.
-    fn encode(&mut self, plan: &Plan) -> (Vec<LogWrite>, u64) {
-        self.round = self.round_next;
-        self.round_next += 1;
-        let start = self.end;
-        let entries: Vec<Entry> = self.waiting().take(plan.entries).cloned().collect();
-        let head_count = plan.roll.unwrap_or(entries.len());
-        let (head, rest) = entries.split_at(head_count);
-        let mut writes = Vec::with_capacity(3);
-        let mut bytes = Vec::with_capacity((plan.bytes + SEAL_BYTES) as usize);
-        self.encode_part(head, start, plan.roll.is_none(), &mut bytes);
-        if plan.roll.is_some() {
-            self.encode_seal(start, &mut bytes);
-            writes.push(LogWrite { file: LogFile::Segment(start.segment), offset: start.offset, bytes });
-            let Next::Ready(next) = std::mem::replace(&mut self.next, Next::Wanted) else {
-                unreachable!("a roll is planned only into a prepared segment");
-            };
-            self.segments.push(next);
-            self.end = Position::first(next.segment);
-            bytes = Vec::with_capacity(plan.bytes as usize);
-            let begin = self.end;
-            self.encode_part(rest, start, true, &mut bytes);
-            writes.push(LogWrite { file: LogFile::Segment(begin.segment), offset: begin.offset, bytes });
-        } else {
-            writes.push(LogWrite { file: LogFile::Segment(start.segment), offset: start.offset, bytes });
-        }
-        let signature = self.active().signature;
-        let record = RoundRecord { round: self.round, durable: self.durable_round, start, end: self.end, signature };
-        let offset = record.offset();
-        writes.push(LogWrite { file: LogFile::Rounds, offset, bytes: record.encode(self.config.store).to_vec() });
-        self.pending = self.written.0 + 1;
-        (writes, self.written.0)
-    }
-
-    /// Encodes entries into the active segment from `self.end` on.
-    fn encode_part(&mut self, entries: &[Entry], start: Position, with_last: bool, bytes: &mut Vec<u8>) {
-        let active = *self.active();
-        let codec = EntryCodec::new(&active);
-        for (at, entry) in entries.iter().enumerate() {
-            let header = EntryHeader {
-                kind: EntryKind::Record,
-                term: Term(entry.term),
-                index: LogIndex(entry.index),
-                round_last: with_last && at + 1 == entries.len(),
-                ..self.header(start)
-            };
-            let before = bytes.len();
-            codec.encode(&header, &entry.data, bytes);
-            let at = self.end;
-            self.end.offset += (bytes.len() - before) as u32;
-            self.runs.push(entry.index, at, self.end.offset);
-            self.written = (entry.index, entry.term);
-            self.entry_bytes += (bytes.len() - before) as u64;
-        }
-        assert!(self.end.offset + SEAL_BYTES <= active.segment_bytes, "room for the seal behind {}", self.end);
-    }
-
-    fn encode_seal(&mut self, start: Position, bytes: &mut Vec<u8>) {
-        let codec = EntryCodec::new(self.active());
-        codec.encode(&EntryHeader { kind: EntryKind::Seal, ..self.header(start) }, &[], bytes);
-        self.entry_bytes += u64::from(SEAL_BYTES);
-    }
-
-    /// What all entries of the round that began at `start` have in common; term and index of the last written one.
-    fn header(&self, start: Position) -> EntryHeader {
-        EntryHeader {
-            kind: EntryKind::Record,
-            term: Term(self.written.1),
-            index: LogIndex(self.written.0),
-            round: self.round,
-            durable: self.durable_round,
-            commit: LogIndex(self.commit),
-            round_start: start.offset,
-            round_continued: self.end.segment != start.segment,
-            round_last: false,
-        }
-    }
-
-    fn active(&self) -> &SegmentHeader {
-        self.segments.last().expect("a flush is planned only with an active segment")
-    }
-
-    /// The flush `round` is durable.
-    pub fn on_flushed(&mut self, round: u64) -> Flushed {
-        assert_eq!(round, self.round, "one flush at a time");
-        match self.flight.take().expect("a flush is under way") {
-            Flight::Mend => {}
-            Flight::Round { last, upto, end, .. } => {
-                self.durable = last;
-                self.durable_round = round;
-                self.durable_end = end;
-                self.settled = upto;
-            }
-        }
-        self.shrink_below(self.pending);
-        let term = self.term_of(self.durable).expect("the last durable entry has a term");
-        Flushed { upto: self.settled, index: LogIndex(self.durable), term: Term(term) }
-    }
-
-    /// The segment to prepare now, with its header, if the one after the active one is not there yet.
-    pub fn take_prepare(&mut self) -> Option<(SegmentId, Box<[u8; 512]>)> {
-        let rolling = matches!(self.flight, Some(Flight::Round { rolled: true, .. }));
-        // A segment exists only when the one before it was begun durably: recovery relies on it.
-        if self.needs_mending() || rolling || !matches!(self.next, Next::Wanted) {
-            return None;
-        }
-        let segment = self.segments.last().map_or(SEGMENT_FIRST, |active| SegmentId(active.segment.0 + 1));
-        let header = SegmentHeader {
-            segment_bytes: self.config.segment_bytes,
-            segment,
-            signature: self.signature_next,
-            store: self.config.store,
-            durable: self.durable_round,
-            durable_upto: self.durable_end,
-        };
-        self.signature_next += 1;
-        self.next = Next::Asked(header);
-        Some((segment, header.encode()))
-    }
-
-    /// The segment is there, or the disk refused.
-    pub fn on_prepared(&mut self, segment: SegmentId, result: Result<(), DiskError>) {
-        let Next::Asked(header) = std::mem::replace(&mut self.next, Next::Wanted) else {
-            unreachable!("segment {} was not asked for", segment.0);
-        };
-        assert_eq!(header.segment, segment, "one segment is prepared at a time");
-        match result {
-            Err(_) => self.next = Next::Refused,
-            Ok(()) if self.segments.is_empty() => {
-                self.segments.push(header);
-                self.end = Position::first(segment);
-            }
-            Ok(()) => self.next = Next::Ready(header),
-        }
-    }
-
-    /// The disk refused the next segment. Entries are still flushed while the active one has room; then they wait.
-    pub fn is_full(&self) -> bool {
-        matches!(self.next, Next::Refused)
-    }
-
-    /// There may be room now: `take_prepare` asks again after a refusal.
-    pub fn retry_prepare(&mut self) {
-        if self.is_full() {
-            self.next = Next::Wanted;
-        }
-    }
-
-    /// Bytes of entries that fit before the disk must give another segment.
-    pub fn room_bytes(&self) -> u64 {
-        let next = match &self.next {
-            Next::Ready(next) => next.segment_bytes - SEAL_BYTES - SEGMENT_HEADER_BYTES,
-            _ => 0,
-        };
-        let active = self
-            .segments
-            .last()
-            .map_or(0, |active| (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset));
-        u64::from(active) + u64::from(next)
-    }
-
-    /// Bytes of payload that wait for a flush.
-    pub fn waiting_bytes(&self) -> u64 {
-        self.waiting().map(|entry| entry.data.len() as u64).sum()
-    }
-
     /// Old entries that raft asked for and that have to be read.
     pub fn take_fetch(&mut self) -> Option<LogFetch> {
         self.fetches.take(&self.runs)
@@ -616,7 +346,7 @@ impl Log {
     }
 
     /// Drops entries from memory down to the bound: applied, durable, and below `end`.
-    fn shrink_below(&mut self, end: u64) {
+    pub(super) fn shrink_below(&mut self, end: u64) {
         let end = end.min(self.applied + 1).min(self.durable + 1);
         while self.tail_bytes > CACHE_BYTES_MAX && self.tail.front().is_some_and(|entry| entry.index < end) {
             let entry = self.tail.pop_front().expect("there is a first one");

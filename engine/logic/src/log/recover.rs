@@ -21,13 +21,14 @@ use proto::ids::{LogIndex, Term};
 use proto::limits::SECTOR_BYTES;
 
 use crate::io::{LogFile, LogWrite, SegmentId};
-use crate::log::layout::{
-    EntryHeader, EntryKind, Found, HeaderError, Position, Reader, Reason, SEGMENT_FIRST, SEGMENT_HEADER_BYTES, StoreId,
-};
+use crate::log::layout::{HeaderError, Position, Reader, Reason, SEGMENT_FIRST, SEGMENT_HEADER_BYTES, StoreId};
 use crate::log::log::LogConfig;
 use crate::log::rounds::{Identifier, RoundRecord, Rounds};
 use crate::log::runs::{Runs, Terms};
+use crate::log::walk::{Behind, Walk};
 
+/// Numbers passed over at once: those of the remains of a torn round, which is one.
+const VOID_ROUNDS_MAX: usize = 16;
 /// One write of zeros over remains.
 const ZERO_WRITE_BYTES: u32 = 1 << 20;
 
@@ -242,7 +243,7 @@ pub struct Examined<'a> {
     pub judgement: Judgement,
     /// The last entry.
     pub last: (LogIndex, Term),
-    /// The highest commit hint, clamped to the last entry.
+    /// The highest commit hint; at most the last entry.
     pub commit: LogIndex,
     /// Flush round of the last entry; 0 if there is none.
     pub round: u64,
@@ -276,11 +277,11 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
     }
-    let mend = mend(&walk, &readers, &rounds, input.config.store);
+    let mend = mend(&walk, behind.round_max, &readers, &rounds, input.config.store);
     Ok(Examined {
         judgement,
         last: (LogIndex(walk.last), Term(walk.last_term)),
-        commit: LogIndex(walk.commit.min(walk.last)),
+        commit: LogIndex(walk.commit),
         round: walk.round,
         end: walk.end,
         round_next: behind.round_max + 1,
@@ -358,200 +359,6 @@ fn open_segments<'a>(input: &RecoverInput<'a>) -> Result<(Vec<Reader<'a>>, Optio
     Ok((readers, None))
 }
 
-/// The log read from its beginning, entry by entry.
-struct Walk {
-    // Where the next entry is expected.
-    end: Position,
-    sealed: bool,
-    last: u64,
-    last_term: u64,
-    commit: u64,
-    term_max: (LogIndex, Term),
-    // Of the last entry.
-    round: u64,
-    round_durable: u64,
-    round_start: Position,
-    round_whole: bool,
-    entry_bytes: u64,
-    runs: Runs,
-    terms: Terms,
-}
-
-impl Default for Walk {
-    fn default() -> Walk {
-        Walk {
-            end: Position::first(SEGMENT_FIRST),
-            sealed: false,
-            last: 0,
-            last_term: 0,
-            commit: 0,
-            term_max: (LogIndex(0), Term(0)),
-            round: 0,
-            round_durable: 0,
-            round_start: Position::first(SEGMENT_FIRST),
-            round_whole: true,
-            entry_bytes: 0,
-            runs: Runs::default(),
-            terms: Terms::default(),
-        }
-    }
-}
-
-impl Walk {
-    /// Reads on until something is no entry. `None` if there is no segment to read on in.
-    fn run(&mut self, readers: &[Reader<'_>]) -> Option<Fault> {
-        for reader in readers {
-            let segment = reader.header().segment;
-            self.end = Position::first(segment);
-            self.sealed = false;
-            for found in reader.entries() {
-                match found {
-                    Ok(found) if self.follows(segment, &found) => self.take(segment, &found),
-                    Ok(found) => {
-                        let EntryHeader { index, term, round, .. } = found.header;
-                        return Some(Fault::Order { index, term, round });
-                    }
-                    Err(bad) => return Some(Fault::Entry(bad.reason)),
-                }
-            }
-            assert!(self.sealed, "the entries of a segment end with a seal or with a bad place");
-        }
-        None
-    }
-
-    /// Whether this entry can be the next one.
-    fn follows(&self, segment: SegmentId, found: &Found<'_>) -> bool {
-        let header = &found.header;
-        let start = found.round_start(segment);
-        let in_round = if header.round == self.round {
-            !self.round_whole && header.durable == self.round_durable && start == self.round_start
-        } else {
-            let here = Position { segment, offset: found.offset };
-            header.round > self.round && header.durable == self.round && start == here
-        };
-        let index = header.index.0;
-        let in_order = match header.kind {
-            EntryKind::Seal => index == self.last && header.term.0 == self.last_term && found.payload.is_empty(),
-            EntryKind::Record => {
-                // What was committed is never replaced.
-                let free = index > self.last || index > self.commit;
-                let before = if index > self.last { Some(self.last_term) } else { self.terms.get(index.max(1) - 1) };
-                index >= 1 && index <= self.last + 1 && free && header.term.0 >= before.unwrap_or(0)
-            }
-        };
-        in_round && in_order
-    }
-
-    fn take(&mut self, segment: SegmentId, found: &Found<'_>) {
-        let header = &found.header;
-        let here = Position { segment, offset: found.offset };
-        if header.kind == EntryKind::Record {
-            self.last = header.index.0;
-            self.last_term = header.term.0;
-            self.runs.push(self.last, here, found.next);
-            self.terms.push(self.last, self.last_term);
-            self.term_max = self.term_max.max_by_term(header);
-        }
-        self.commit = self.commit.max(header.commit.0);
-        self.entry_bytes += u64::from(found.next - found.offset);
-        self.round = header.round;
-        self.round_durable = header.durable;
-        self.round_start = found.round_start(segment);
-        self.round_whole = header.round_last;
-        self.sealed = header.kind == EntryKind::Seal;
-        self.end = if self.sealed {
-            Position::first(SegmentId(segment.0 + 1))
-        } else {
-            Position { segment, offset: found.next }
-        };
-    }
-}
-
-trait MaxByTerm {
-    fn max_by_term(self, header: &EntryHeader) -> Self;
-}
-
-impl MaxByTerm for (LogIndex, Term) {
-    fn max_by_term(self, header: &EntryHeader) -> Self {
-        if header.term > self.1 { (header.index, header.term) } else { self }
-    }
-}
-
-/// Everything that speaks about what is behind the end of the log.
-struct Behind {
-    // The place furthest on that is proven: everything before it was durable.
-    proven: (Position, Option<Proof>),
-    // Rounds of intact entries behind the end, at most one after the last (others are before a proof).
-    rounds: Vec<u64>,
-    round_max: u64,
-    signature_max: u64,
-    term_max: (LogIndex, Term),
-    remains: u64,
-    // Segments after the one in which the log ends.
-    segments: usize,
-    // The last round with entries is not whole.
-    cut: bool,
-}
-
-impl Behind {
-    fn gather(walk: &Walk, readers: &[Reader<'_>], rounds: &Rounds<'_>) -> Behind {
-        let mut behind = Behind {
-            proven: (Position::default(), None),
-            rounds: Vec::new(),
-            round_max: walk.round,
-            signature_max: 0,
-            term_max: walk.term_max,
-            remains: 0,
-            segments: readers.iter().filter(|reader| reader.header().segment > walk.end.segment).count(),
-            cut: !walk.round_whole,
-        };
-        for reader in readers {
-            let header = reader.header();
-            behind.signature_max = behind.signature_max.max(header.signature);
-            behind.round_max = behind.round_max.max(header.durable);
-            behind.prove(header.durable_upto, Proof::Segment { segment: header.segment });
-            if header.segment >= walk.end.segment {
-                behind.look(walk, reader);
-            }
-        }
-        for record in rounds.records() {
-            behind.signature_max = behind.signature_max.max(record.signature);
-            behind.round_max = behind.round_max.max(record.round);
-            behind.prove(record.start, Proof::Identifier { round: record.round });
-            // A torn round whose kept entries were given an identifier when it was mended.
-            if record.round == walk.round && record.end == walk.end {
-                behind.cut = false;
-            }
-        }
-        behind
-    }
-
-    /// What an open segment holds behind the end.
-    fn look(&mut self, walk: &Walk, reader: &Reader<'_>) {
-        let segment = reader.header().segment;
-        let from = if segment == walk.end.segment { walk.end.offset } else { SEGMENT_HEADER_BYTES };
-        self.remains += u64::from(reader.used_end(from) - from);
-        for found in reader.resync(from) {
-            let (round, at) = (found.header.round, Position { segment, offset: found.offset });
-            self.prove(found.round_start(segment), Proof::Entry { at, round });
-            self.round_max = self.round_max.max(round);
-            self.term_max = self.term_max.max_by_term(&found.header);
-            if !self.rounds.contains(&round) && self.rounds.len() < REMAINS_ROUNDS_MAX {
-                self.rounds.push(round);
-            }
-        }
-    }
-
-    fn prove(&mut self, upto: Position, proof: Proof) {
-        if upto > self.proven.0 {
-            self.proven = (upto, Some(proof));
-        }
-    }
-}
-
-/// Rounds whose remains are looked up in the ring. A torn end has one, two if it was torn again before it was mended.
-const REMAINS_ROUNDS_MAX: usize = 16;
-
 /// Puts together what the table needs.
 fn find(walk: &Walk, fault: Option<Fault>, broken: Option<Broken>, behind: &Behind, rounds: &Rounds<'_>) -> Finding {
     let mut finding = Finding {
@@ -591,7 +398,7 @@ fn find(walk: &Walk, fault: Option<Fault>, broken: Option<Broken>, behind: &Behi
 
 /// Whether the round that is missing at the end left its identifier. Any doubt counts.
 fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
-    if let Some(record) = rounds.records().find(|record| record.round > walk.round) {
+    if let Some(record) = rounds.records().find(|record| record.round > walk.round && !record.is_void()) {
         return Trace::Present { round: record.round };
     }
     // A store that was never written has no ring yet.
@@ -599,7 +406,9 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
         return Trace::Absent;
     }
     let cut = behind.cut.then_some(walk.round);
-    for round in cut.into_iter().chain([walk.round + 1]).chain(behind.rounds.iter().copied()) {
+    // Remains of the last round, if that is known to be whole, were cut off before and are not yet zeroed.
+    let remains = behind.rounds.iter().copied().filter(|round| *round != walk.round);
+    for round in cut.into_iter().chain([walk.round + 1]).chain(remains) {
         match rounds.identifier(round) {
             Identifier::Absent => {}
             Identifier::Present(_) => return Trace::Present { round },
@@ -609,8 +418,9 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
     Trace::Absent
 }
 
-/// What must be durable before the log is used: zeros over the remains, an identifier for the last round if it has none.
-fn mend(walk: &Walk, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId) -> Vec<LogWrite> {
+/// What must be durable before the log is used: zeros over the remains, an identifier for the last round if it has none, and
+/// void ones for the numbers that are passed over.
+fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId) -> Vec<LogWrite> {
     let mut writes = Vec::new();
     for reader in readers.iter().filter(|reader| reader.header().segment >= walk.end.segment) {
         let segment = reader.header().segment;
@@ -623,23 +433,21 @@ fn mend(walk: &Walk, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId
             offset += length;
         }
     }
-    let in_last = readers.iter().find(|reader| reader.header().segment == walk.end.segment);
-    if walk.round > 0
-        && let Some(reader) = in_last
-    {
-        let record = RoundRecord {
-            round: walk.round,
-            durable: walk.round_durable,
-            start: walk.round_start,
-            end: walk.end,
-            signature: reader.header().signature,
-        };
-        if rounds.identifier(walk.round) != Identifier::Present(record) {
-            writes.push(LogWrite {
-                file: LogFile::Rounds,
-                offset: record.offset(),
-                bytes: record.encode(store).to_vec(),
-            });
+    let Some(last) = readers.iter().find(|reader| reader.header().segment == walk.end.segment) else { return writes };
+    let signature = last.header().signature;
+    let whole = RoundRecord {
+        round: walk.round,
+        durable: walk.round_durable,
+        start: walk.round_start,
+        end: walk.end,
+        signature,
+    };
+    let void = |round| RoundRecord { round, durable: walk.round, start: walk.end, end: walk.end, signature };
+    let passed_over = (walk.round + 1..=round_max).rev().take(VOID_ROUNDS_MAX).map(void);
+    for record in passed_over.chain((walk.round > 0).then_some(whole)) {
+        if rounds.record(record.round).is_none_or(|found| found.end != record.end) {
+            let bytes = record.encode(store).to_vec();
+            writes.push(LogWrite { file: LogFile::Rounds, offset: record.offset(), bytes });
         }
     }
     writes

@@ -1,14 +1,16 @@
 //! A test for each row of the recovery table, and the table against a model of power cuts and rot.
 
+use proto::ids::Term;
 use proto::limits::SECTOR_BYTES;
 use raft::Storage;
 
 use super::{Examined, Fault, Judgement, Proof, RecoverError, RecoverInput, Trace, examine};
 use crate::io::{LogFile, LogWrite, SegmentId};
 use crate::log::disk_model::{Content, Disk, Random, STORE, append_flushed, entry, start};
-use crate::log::layout::{Reason, SEGMENT_HEADER_BYTES, StoreId};
-use crate::log::log::{Log, LogFlush};
-use proto::ids::Term;
+use crate::log::flush::LogFlush;
+use crate::log::layout::{EntryKind, Reader, Reason, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
+use crate::log::log::Log;
+use crate::log::rounds::{ROUNDS_BYTES, ROUNDS_SLOTS};
 
 /// Ten rounds of one entry each, all flushed, in one segment.
 fn ten_rounds() -> (Disk, Log) {
@@ -27,12 +29,8 @@ fn eleventh(log: &mut Log) -> LogFlush {
 
 fn examined(disk: &Disk) -> Result<Judgement, RecoverError> {
     let segments: Vec<_> = disk.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
-    let input = RecoverInput {
-        segments: &segments,
-        rounds: &disk.rounds,
-        vote_term: Term(u64::MAX),
-        config: disk.config(),
-    };
+    let input =
+        RecoverInput { segments: &segments, rounds: &disk.rounds, vote_term: Term(u64::MAX), config: disk.config() };
     examine(&input).map(|examined: Examined<'_>| examined.judgement)
 }
 
@@ -141,6 +139,24 @@ fn bad_entry_with_its_identifier_unreadable_is_uncertain() {
 }
 
 #[test]
+fn number_of_a_torn_round_is_passed_over_and_the_ring_has_no_gap() {
+    let (mut disk, mut log) = ten_rounds();
+    let flush = eleventh(&mut log);
+    // The first entry is lost, so nothing of round 11 is kept, but its later ones are seen.
+    disk.write_some(&flush.writes, |file, sector| file != LogFile::Rounds && sector != segment_sector(&flush, 0));
+    let (mut log, content) = disk.recover().unwrap();
+    assert_eq!(content.len(), 10);
+    disk.settle(&mut log);
+    append_flushed(&mut disk, &mut log, 2, 100);
+    assert_eq!(log.stats().round, 12);
+    // A whole turn later, to the round before the one that shares the slot with round 11.
+    for _ in 0..1024 - 2 {
+        append_flushed(&mut disk, &mut log, 2, 0);
+    }
+    assert_eq!((log.stats().round, examined(&disk)), (11 + 1024 - 1, Ok(Judgement::Clean)));
+}
+
+#[test]
 fn rot_in_entries_kept_of_a_torn_round_is_not_taken_for_torn() {
     let (mut disk, mut log) = ten_rounds();
     let flush = eleventh(&mut log);
@@ -224,8 +240,8 @@ fn segment_prepared_and_never_used_may_be_missing_or_torn() {
 #[test]
 fn files_of_another_store_are_told_apart() {
     let (mut disk, _) = ten_rounds();
-    let header = super::Reader::new(&disk.segments[&1]).unwrap().header().to_owned();
-    let foreign = super::super::layout::SegmentHeader { store: StoreId { nonce: 9, ..STORE }, ..header };
+    let header = Reader::new(&disk.segments[&1]).unwrap().header().to_owned();
+    let foreign = SegmentHeader { store: StoreId { nonce: 9, ..STORE }, ..header };
     disk.segments.get_mut(&1).unwrap()[..512].copy_from_slice(&foreign.encode()[..]);
     let Err(error) = examined(&disk) else { panic!("recovered") };
     assert!(matches!(error, RecoverError::Foreign { .. }) && error.to_string().contains("mixed up"), "{error}");
@@ -267,7 +283,8 @@ fn entry_that_cannot_follow_is_rot_even_at_the_end() {
     let flush = eleventh(&mut log);
     let mut twice = disk.clone();
     twice.write(&flush.writes);
-    let again = LogWrite { offset: flush.writes[0].offset + flush.writes[0].bytes.len() as u32, ..flush.writes[0].clone() };
+    let again =
+        LogWrite { offset: flush.writes[0].offset + flush.writes[0].bytes.len() as u32, ..flush.writes[0].clone() };
     twice.write(&[again]);
     let Err(RecoverError::Rot(finding)) = examined(&twice) else { panic!("{:?}", examined(&twice)) };
     assert!(matches!(finding.fault, Fault::Order { round: 11, .. }), "{finding}");
@@ -337,7 +354,7 @@ impl Run {
             entries.push(entry(index, term, payload));
         }
         let last = self.memory.len() as u64;
-        self.committed += self.random.below(last - self.committed + 1) / 2;
+        self.committed += self.random.below(last.saturating_sub(self.committed) + 1) / 2;
         self.log.append(&entries, self.committed);
     }
 
@@ -354,9 +371,9 @@ impl Run {
         let mut left = count;
         for write in &flush.writes {
             let LogFile::Segment(segment) = write.file else { continue };
-            let reader = super::Reader::new(&whole.segments[&segment.0]).unwrap();
+            let reader = Reader::new(&whole.segments[&segment.0]).unwrap();
             for found in reader.resync(write.offset) {
-                if found.header.round == flush.round && found.header.kind == super::EntryKind::Record && left > 0 {
+                if found.header.round == flush.round && found.header.kind == EntryKind::Record && left > 0 {
                     left -= 1;
                     content.truncate(found.header.index.0 as usize - 1);
                     content.push((found.header.term.0, found.payload.to_vec()));
@@ -369,12 +386,10 @@ impl Run {
     fn records(&self, flush: &LogFlush, whole: &Disk) -> usize {
         let in_segment = |write: &LogWrite| match write.file {
             LogFile::Rounds => 0,
-            LogFile::Segment(segment) => super::Reader::new(&whole.segments[&segment.0])
+            LogFile::Segment(segment) => Reader::new(&whole.segments[&segment.0])
                 .unwrap()
                 .resync(write.offset)
-                .filter(|found| {
-                    found.header.round == flush.round && found.header.kind == super::EntryKind::Record
-                })
+                .filter(|found| found.header.round == flush.round && found.header.kind == EntryKind::Record)
                 .count(),
         };
         flush.writes.iter().map(in_segment).sum()
@@ -502,7 +517,7 @@ fn rounds_beyond_the_ring_recover_as_before() {
             disk.settle(&mut log);
         }
     }
-    assert!(log.stats().round > 2 * super::super::rounds::ROUNDS_SLOTS);
+    assert!(log.stats().round > 2 * ROUNDS_SLOTS);
 }
 
 #[test]
@@ -538,6 +553,9 @@ fn damage(random: &mut Random, disk: &mut Disk) {
     let ids: Vec<u64> = disk.segments.keys().copied().collect();
     let id = ids[random.below(ids.len() as u64) as usize];
     let bytes = if random.one_in(4) { &mut disk.rounds } else { disk.segments.get_mut(&id).unwrap() };
+    if bytes.len() < SECTOR_BYTES {
+        return;
+    }
     let sector = random.below((bytes.len() / SECTOR_BYTES) as u64) as usize * SECTOR_BYTES;
     match random.below(4) {
         0 => bytes[sector + random.below(512) as usize] ^= 1 << random.below(8),
@@ -576,7 +594,7 @@ fn mangle(random: &mut Random, disk: &mut Disk) {
         0 => drop(disk.segments.remove(&id)),
         1 => drop(disk.segments.insert(id, other)),
         2 => drop(disk.segments.insert(id + 1 + random.below(2), other)),
-        3 => disk.rounds.truncate(random.below(ROUNDS) as usize),
+        3 => disk.rounds.truncate(random.below(u64::from(ROUNDS_BYTES)) as usize),
         4 => {
             let bytes = disk.segments.get_mut(&id).unwrap();
             bytes.truncate(random.below(bytes.len() as u64 + 1) as usize);
@@ -599,5 +617,3 @@ fn mangle(random: &mut Random, disk: &mut Disk) {
         _ => damage(random, disk),
     }
 }
-
-const ROUNDS: u64 = super::super::rounds::ROUNDS_BYTES as u64;

@@ -23,7 +23,8 @@
 //!           104  404 zero
 //!           508  4   CRC-32 of bytes 0..508
 //! ```
-//! All integers are little-endian.
+//! All integers are little-endian. A record that begins where it ends is void: the round was torn, nothing of it was kept, and
+//! its number is passed over. So once the ring went round, no slot is zero.
 
 use proto::ids::ClusterId;
 use proto::limits::SECTOR_BYTES;
@@ -69,7 +70,7 @@ pub enum Slot {
 /// What the ring says about one round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Identifier {
-    /// Its slot is readable and holds something older.
+    /// Its slot is readable and holds something older, or says that the round is void.
     Absent,
     /// Its record is there.
     Present(RoundRecord),
@@ -122,6 +123,11 @@ impl RoundRecord {
         (record.round > 0 && record.durable < record.round && record.start <= record.end).then_some((record, store))
     }
 
+    /// Whether the round was torn and nothing of it was kept.
+    pub fn is_void(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Where the record belongs in the file.
     pub fn offset(&self) -> u32 {
         slot_of(self.round) as u32 * SECTOR_BYTES as u32
@@ -144,6 +150,14 @@ impl<'a> Rounds<'a> {
     /// Whether there is no file.
     pub fn is_missing(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// The record of `round`, if it is there.
+    pub fn record(&self, round: u64) -> Option<RoundRecord> {
+        match self.slot(slot_of(round)) {
+            Slot::Record(record) if record.round == round => Some(record),
+            _ => None,
+        }
     }
 
     /// What the sector `slot` holds.
@@ -175,6 +189,7 @@ impl<'a> Rounds<'a> {
     pub fn identifier(&self, round: u64) -> Identifier {
         assert!(round > 0, "rounds are counted from 1");
         match self.slot(slot_of(round)) {
+            Slot::Record(record) if record.round == round && record.is_void() => Identifier::Absent,
             Slot::Record(record) if record.round >= round => Identifier::Present(record),
             Slot::Record(_) => Identifier::Absent,
             // Once the ring went round, a slot that holds nothing lost what it had.
@@ -226,6 +241,16 @@ mod tests {
         assert_eq!(rounds.identifier(1), Identifier::Absent);
         assert_eq!(rounds.identifier(ROUNDS_SLOTS), Identifier::Absent);
         assert_eq!(rounds.identifier(ROUNDS_SLOTS + 1), Identifier::Unreadable);
+    }
+
+    #[test]
+    fn void_round_is_absent() {
+        let mut bytes = ring(1..=9);
+        let void = RoundRecord { start: record(10).end, ..record(10) };
+        bytes[void.offset() as usize..][..SECTOR_BYTES].copy_from_slice(&void.encode(STORE));
+        let rounds = Rounds::new(&bytes, STORE);
+        assert_eq!(rounds.identifier(10), Identifier::Absent);
+        assert_eq!(rounds.slot(10), Slot::Record(void));
     }
 
     #[test]

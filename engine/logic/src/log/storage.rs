@@ -11,7 +11,7 @@ use crate::log::log::Log;
 
 impl Storage for Log {
     fn initial_state(&self) -> Result<RaftState> {
-        let (hard_state, conf_state) = Log::initial_state(self);
+        let (hard_state, conf_state) = self.start_state();
         Ok(RaftState::new(hard_state, conf_state))
     }
 
@@ -79,3 +79,8 @@ fn limited<'a>(entries: impl Iterator<Item = &'a Entry>, max_size: Option<u64>) 
     limit_size(&mut taken, max_size);
     taken
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "storage_test.rs"]
+mod tests;

@@ -33,9 +33,7 @@ fn input(links: &Links, words: &[&str]) -> RequestInput {
         ["ask", key, "register", name] => return ask(key, Question::Register((*name).to_owned())),
         ["ask", key, "status"] => return ask(key, Question::Status),
         ["ask", key, "probe", length] => return ask(key, Question::Probe(vec![0; number(length) as usize])),
-        ["registered", request] => {
-            ClientReply::Registered { request: RequestId(number(request)), inbox: InboxId(5) }
-        }
+        ["registered", request] => ClientReply::Registered { request: RequestId(number(request)), inbox: InboxId(5) },
         ["status", request] => {
             ClientReply::Status { request: RequestId(number(request)), status: Box::new(NodeStatus::default()) }
         }
@@ -136,11 +134,11 @@ fn what_waiting_does_not_cure_is_said_at_once() {
          0 ask 1 register a@b
          0 ask 2 probe 1025
          0 ask 3 register gallery
-         1 no 3 BadRequest",
+         1 no 1 BadRequest",
         "connect a for any
          ! 1 refused NameInvalid
          ! 2 refused BadRequest
-         register q3 gallery
+         register q1 gallery
          ! 3 refused BadRequest",
     );
 }
@@ -152,14 +150,11 @@ fn question_is_given_up_at_its_deadline() {
          0 ask 1 status
          1 fail
          2 fail
-         60000 tick
-         60001 fail",
+         60000 tick",
         "connect a for any
          connect b for any
          ! 1 given up
-         connect c for any"
-            .replace("connect c", "connect b")
-            .as_str(),
+         connect b for any",
     );
 }
 

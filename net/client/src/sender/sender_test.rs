@@ -107,9 +107,7 @@ impl Script {
             ["answer", sequence, from] => {
                 ClientReply::BeginAnswer { image: image(sequence), resume_from: number(from) }
             }
-            ["progress", sequence, end] => {
-                ClientReply::Progress { image: image(sequence), durable_end: number(end) }
-            }
+            ["progress", sequence, end] => ClientReply::Progress { image: image(sequence), durable_end: number(end) },
             ["accepted", sequence] => {
                 ClientReply::Accepted { image: image(sequence), index: LogIndex(99), holders: Vec::<Holder>::new() }
             }

@@ -32,8 +32,7 @@ impl Client {
 
     /// Registers a name; a known one keeps its inbox.
     pub fn register(&mut self, name: &str) -> Result<InboxId, ClientError> {
-        proto::name::check_name(name)
-            .map_err(|reason| ClientError::NameInvalid { name: name.to_owned(), reason })?;
+        proto::name::check_name(name).map_err(|reason| ClientError::NameInvalid { name: name.to_owned(), reason })?;
         match self.ask("registering", Question::Register(name.to_owned()))? {
             Answer::Registered(inbox) => Ok(inbox),
             other => unreachable!("the session matches answers to questions, not {other:?}"),
@@ -92,7 +91,9 @@ impl Client {
 
     fn input_of(&mut self, told: Told<()>) -> Option<RequestInput> {
         match told {
-            Told::Opened { link, writer, welcome } => self.wire.on_opened(link, writer, welcome).map(RequestInput::Link),
+            Told::Opened { link, writer, welcome } => {
+                self.wire.on_opened(link, writer, welcome).map(RequestInput::Link)
+            }
             Told::Frame { link, reply, body, facts } => {
                 self.wire.recycle(body);
                 Some(RequestInput::Link(LinkInput::Reply { link, reply, body: facts }))

@@ -193,12 +193,9 @@ impl Inbox {
         let mut place = Place { sink, mode, finished: None };
         loop {
             let frame = match self.stash.pop_front() {
-                Some(frame) => Some(Told::Frame {
-                    link: frame.link,
-                    reply: frame.reply,
-                    body: frame.body,
-                    facts: frame.facts,
-                }),
+                Some(frame) => {
+                    Some(Told::Frame { link: frame.link, reply: frame.reply, body: frame.body, facts: frame.facts })
+                }
                 None => self.wire.listen(self.session.wake_at(), until),
             };
             match frame {
@@ -224,7 +221,12 @@ impl Inbox {
     fn wait_aside(&mut self, until: Option<Instant>) -> Result<(), ClientError> {
         match self.wire.listen(self.session.wake_at(), until) {
             None => self.run(InboxInput::Tick),
-            Some(Told::Frame { link, reply: reply @ (ClientReply::Head(_) | ClientReply::Chunk { .. }), body, facts }) => {
+            Some(Told::Frame {
+                link,
+                reply: reply @ (ClientReply::Head(_) | ClientReply::Chunk { .. }),
+                body,
+                facts,
+            }) => {
                 self.stash.push_back(Frame { link, reply, body, facts });
                 Ok(())
             }

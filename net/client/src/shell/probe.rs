@@ -72,7 +72,13 @@ impl ProbeLoad {
             match Connection::open(address, target.clone(), options.cluster, timeout) {
                 Ok((connection, welcome)) => {
                     let address = address.clone();
-                    return Ok(ProbeLoad { address, connection, welcome, request_last: RequestId(0), body: Vec::new() });
+                    return Ok(ProbeLoad {
+                        address,
+                        connection,
+                        welcome,
+                        request_last: RequestId(0),
+                        body: Vec::new(),
+                    });
                 }
                 Err(ConnectFailure::Unreachable { text }) => {
                     last = ClientError::Connection { address: address.clone(), text };
@@ -135,13 +141,14 @@ impl<F: FnMut(ProbeSample)> Run<'_, F> {
 
     /// Reads what is there, waiting for the first of it, and sends as many probes as were answered.
     fn turn(&mut self, in_flight: usize) -> Result<(), ClientError> {
-        let pause = self.refused_at.map(|at| {
-            (at + Duration::from_micros(PROBE_REFUSED_WAIT_US)).saturating_duration_since(Instant::now())
-        });
+        let pause = self
+            .refused_at
+            .map(|at| (at + Duration::from_micros(PROBE_REFUSED_WAIT_US)).saturating_duration_since(Instant::now()));
         let wait = pause.unwrap_or(Duration::from_micros(PROBE_ANSWER_US_MAX)).max(Duration::from_millis(1));
         let mut waiting = Some(wait);
         loop {
-            let reply = self.load.connection.receive(&mut self.load.body, waiting).map_err(|error| self.broken(error))?;
+            let reply =
+                self.load.connection.receive(&mut self.load.body, waiting).map_err(|error| self.broken(error))?;
             match reply {
                 Some(reply) => self.on_reply(reply)?,
                 None => break,

@@ -19,12 +19,12 @@ use proto::ids::{Fingerprint, Holder, ImageId, LogIndex, SessionId};
 use proto::limits::CHUNK_BYTES_MAX;
 
 use crate::error::{ClientError, SendError};
+use crate::file_name::file_hint;
 use crate::limits::{READ_AHEAD_FRAMES_MAX, SHELL_IMAGES_MAX};
 use crate::sender::{ImageJob, SenderEvent, SenderInput, SenderSession};
 use crate::session::{Action, Key, LinkId, LinkInput, SessionFailure, Trouble};
 use crate::shell::options::Options;
 use crate::shell::source::{FileSource, ImageSource, MemorySource, read_through};
-use crate::file_name::file_hint;
 use crate::shell::wire::{Told, Wire};
 
 /// Proof of promise P1 for one image.
@@ -183,7 +183,8 @@ impl Sender {
         let key = Key(self.key_last.fetch_add(1, Ordering::Relaxed) + 1);
         let slot = Arc::new(Slot { state: Mutex::default(), changed: Condvar::new() });
         let job = ImageJob { key, receivers: receivers.to_vec(), fingerprint, name: name.to_owned() };
-        let image = Image { source, chunks, name: name.to_owned(), fingerprint, since: Instant::now(), slot: slot.clone() };
+        let image =
+            Image { source, chunks, name: name.to_owned(), fingerprint, since: Instant::now(), slot: slot.clone() };
         match self.teller.send(Told::Command(Command::Submit(job, image))) {
             Ok(()) => Ok(PendingImage { slot, length: fingerprint.length }),
             Err(_) => Err(self.shared.end_error().into()),
@@ -345,20 +346,19 @@ impl Driver {
     fn run(mut self) {
         self.step(SenderInput::Start);
         while self.failure.is_none() {
-            let told = self.wire.listen(self.session.wake_at(), None);
-            let Some(mut told) = told else {
+            let mut told = self.wire.listen(self.session.wake_at(), None);
+            if told.is_none() {
                 self.step(SenderInput::Tick);
-                self.end_turn();
-                continue;
-            };
+            }
             // What is at hand already is taken together, so that its answers leave together.
-            for _ in 0..READ_AHEAD_FRAMES_MAX {
-                if !self.on_told(told) {
+            let mut taken = 0;
+            while let Some(next) = told.take() {
+                if !self.on_told(next) {
                     return;
                 }
-                match self.wire.listen_now() {
-                    Some(next) => told = next,
-                    None => break,
+                taken += 1;
+                if taken < READ_AHEAD_FRAMES_MAX {
+                    told = self.wire.listen_now();
                 }
             }
             self.end_turn();
@@ -424,16 +424,22 @@ impl Driver {
         }
     }
 
-    fn send_chunk(&mut self, link: LinkId, key: Key, image: ImageId, offset: u64, length: u32) -> Result<(), SendError> {
+    fn send_chunk(
+        &mut self,
+        link: LinkId,
+        key: Key,
+        image: ImageId,
+        offset: u64,
+        length: u32,
+    ) -> Result<(), SendError> {
         // An image whose source failed a moment ago, in the same turn.
         let Some(running) = self.running.get(&key) else { return Ok(()) };
         self.buffer.resize(length as usize, 0);
         running.source.read_at(offset, &mut self.buffer).map_err(|error| source_error(&running.name, error))?;
         let crc32 = crc32(&self.buffer);
-        if let Some(chunks) = &running.chunks {
-            if chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize) != Some(&crc32) {
-                return Err(SendError::SourceChanged { name: running.name.clone() });
-            }
+        let number = (offset / CHUNK_BYTES_MAX as u64) as usize;
+        if running.chunks.as_ref().is_some_and(|chunks| chunks.get(number) != Some(&crc32)) {
+            return Err(SendError::SourceChanged { name: running.name.clone() });
         }
         let head = ChunkHead { image, offset, crc32 };
         self.wire.send(link, &ClientRequest::Chunk(head), &self.buffer);

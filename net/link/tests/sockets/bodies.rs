@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use futures_lite::future;
 use glommio::io::DmaBuffer;
-use link::{BufferSource, Connection, ConnectionEnd, FreshBuffers, OutBody, Outbox, OutboxLimits, ReadError, ReadStats};
+use link::{
+    BufferSource, Connection, ConnectionEnd, FreshBuffers, OutBody, Outbox, OutboxLimits, ReadError, ReadStats,
+};
 use proto::checksum::{crc32, crc64};
 use proto::client::ClientRequest;
 use proto::codec::decode_client_request;

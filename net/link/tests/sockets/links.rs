@@ -145,7 +145,8 @@ fn credit_stops_a_sender_and_lets_it_go_on() {
         pause().await;
         assert_eq!(taker.count(), WINDOW + 1, "one body freed, one body more");
         until(|| {
-            let bodies: Vec<_> = taker.taken.borrow_mut().iter_mut().filter_map(|message| message.body.take()).collect();
+            let bodies: Vec<_> =
+                taker.taken.borrow_mut().iter_mut().filter_map(|message| message.body.take()).collect();
             assert!(bodies.iter().all(|body| body.buffer.as_bytes()[CHUNK_HEADER_BYTES..][..CHUNK_BYTES_MAX] == bytes));
             drop(bodies);
             taker.count() == CHUNKS

@@ -12,7 +12,7 @@ use crate::consensus::manager::{ProposeError, Proposed, RaftManager};
 use crate::consensus::random::Random;
 use crate::consensus::{Desk, ManagerConfig, Request, convert};
 use crate::io::{DiskError, Effect, LogFile, LogWrite, Now, SegmentId, Ticket};
-use crate::log::layout::SegmentHeader;
+use crate::log::layout::{EntryKind, Reader, SegmentHeader};
 use crate::log::{Log, LogConfig, ROUNDS_BYTES, RecoverInput, StoreId};
 use crate::vote::Vote;
 
@@ -71,10 +71,18 @@ impl Disk {
         (Log::recover(input, committed).unwrap(), vote)
     }
 
-    /// Terms of the entries that a restart would find.
-    fn terms(&self, node: NodeId) -> Vec<u64> {
-        let (log, _) = self.recover(node, |_, _, _| {});
-        (1..=log.last_index().unwrap()).map(|index| log.term(index).unwrap()).collect()
+    /// Terms of the entries that are on it, read straight from the segments.
+    fn terms(&self) -> Vec<u64> {
+        let mut terms = Vec::new();
+        let readers = self.segments.values().map(|bytes| Reader::new(bytes).unwrap());
+        for found in readers.flat_map(|reader| reader.entries()).map_while(Result::ok) {
+            if found.header.kind == EntryKind::Record {
+                terms.truncate(found.header.index.0 as usize - 1);
+                terms.push(found.header.term.0);
+                assert_eq!(terms.len() as u64, found.header.index.0);
+            }
+        }
+        terms
     }
 
     /// The vote that survives whichever copy goes bad: the older one.
@@ -239,7 +247,8 @@ impl World {
         self.links += 1;
         let link = self.links;
         let it = self.node(node);
-        it.durable = it.disk.terms(NodeId(node));
+        it.durable = it.disk.terms();
+        assert_eq!(log.last_index().unwrap(), it.durable.len() as u64, "what the log recovers is what the disk has");
         it.manager = Some(RaftManager::new(config, log, vote, applied));
         (it.handed, it.link, it.lives) = (applied.0, link, it.lives + 1);
         it.desk = Notes::default();
@@ -257,7 +266,7 @@ impl World {
                 Op::Prepare(..) | Op::Read(..) => {}
             }
         }
-        it.durable = it.disk.terms(NodeId(node));
+        it.durable = it.disk.terms();
     }
 
     /// Lets a node do what it can, and checks what comes out.
@@ -314,7 +323,7 @@ impl World {
             Op::Flush(ticket, writes) => {
                 assert!(RaftManager::owns(ticket));
                 it.disk.write(&writes, usize::MAX);
-                it.durable = it.disk.terms(NodeId(node));
+                it.durable = it.disk.terms();
                 manager.on_log_flushed(ticket);
             }
             Op::Vote(ticket, sector) => {
@@ -422,7 +431,10 @@ impl World {
     /// Whoever leads the newest term and serves.
     pub fn leader(&self) -> Option<u64> {
         let standing = |node: &u64| self.nodes[node].manager.as_ref().map(RaftManager::state);
-        self.ids().into_iter().filter(|n| standing(n).is_some_and(|s| s.serving)).max_by_key(|n| standing(n).unwrap().term)
+        self.ids()
+            .into_iter()
+            .filter(|n| standing(n).is_some_and(|s| s.serving))
+            .max_by_key(|n| standing(n).unwrap().term)
     }
 
     pub fn propose(&mut self, node: u64, records: &[&str]) -> Result<Proposed, ProposeError> {
@@ -471,7 +483,10 @@ impl World {
             MessageType::MsgRequestVoteResponse if granted => message.to,
             _ => vote.voted,
         };
-        assert!(vote.term > message.term || vote.voted == voted, "node {node} shows a vote that is not durable: {message:?}");
+        assert!(
+            vote.term > message.term || vote.voted == voted,
+            "node {node} shows a vote that is not durable: {message:?}"
+        );
         if kind == MessageType::MsgAppendResponse && granted {
             let upto = message.index.0 as usize;
             assert!(it.durable.len() >= upto, "node {node} acknowledges {upto} of {}", it.durable.len());
@@ -522,8 +537,7 @@ impl World {
         for (a, one) in &self.nodes {
             for (b, other) in self.nodes.range(a + 1..) {
                 let common = one.durable.iter().zip(&other.durable);
-                let last_same = common.clone().enumerate().filter(|(_, (x, y))| x == y).map(|(at, _)| at + 1).last();
-                let upto = last_same.unwrap_or(0);
+                let upto = common.enumerate().filter(|(_, (x, y))| x == y).fold(0, |_, (at, _)| at + 1);
                 assert_eq!(one.durable[..upto], other.durable[..upto], "logs of {a} and {b}");
             }
         }
