@@ -71,6 +71,7 @@ fn cause_of_refusal(refusal: Refusal) -> Cause {
     match refusal {
         Refusal::NoSpace | Refusal::Busy => Cause::NoRoom,
         Refusal::NoLeader | Refusal::NotReady => Cause::Unreachable,
+        Refusal::NameInvalid => Cause::Usage,
         _ => Cause::Refused,
     }
 }

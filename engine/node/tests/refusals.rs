@@ -111,6 +111,8 @@ fn configuration_and_lost_identity_are_refused() {
 fn node_lives_on_after_garbage_and_every_truncation_of_valid_frames() {
     let cluster = Cluster::start(1, 2);
     let (client, peer) = (cluster.client_addresses().remove(0), cluster.peer_addresses().remove(0));
+    let options = || Options { deadline: Some(PATIENCE), ..Options::new([client.clone()]) };
+    Client::new(options()).unwrap().register("bob").unwrap();
     for address in [&client, &peer] {
         for seed in 0..4 {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -135,8 +137,6 @@ fn node_lives_on_after_garbage_and_every_truncation_of_valid_frames() {
     stream.read_to_end(&mut answers).unwrap();
     assert!(contains(&answers, b"not a Heliograph frame"), "a failure says why before the end");
 
-    let options = || Options { deadline: Some(PATIENCE), ..Options::new([client.clone()]) };
-    Client::new(options()).unwrap().register("bob").unwrap();
     let sender = Sender::connect(options(), "alice").unwrap();
     sender.send_bytes(image(1, 1 << 20), "x", &["bob".to_owned()]).unwrap();
     let mut inbox = Inbox::open(options(), "bob").unwrap();

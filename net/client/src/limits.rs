@@ -31,6 +31,10 @@ pub const REQUEST_AGAIN_US: u64 = 4_000_000;
 pub const REFUSALS_PER_NODE_MAX: u32 = 3;
 /// A receiver whose home does not answer asks another node at least this often who the home is now.
 pub const HOME_LOOK_US_MAX: u64 = 100_000;
+/// A sender stops going to a home that failed this often in a row,
+pub const HOME_FAILURES_MAX: u32 = 3;
+/// and tries it again after this time.
+pub const HOME_AGAIN_US: u64 = 30_000_000;
 /// A receiver's name may be unknown at its home for this long after another node registered it.
 pub const UNKNOWN_RECEIVER_GRACE_US: u64 = 2_000_000;
 /// Images given to a session and not finished. Beyond it a submission is refused as busy.

@@ -15,10 +15,12 @@ use std::collections::BTreeMap;
 use proto::client::{ClientReply, ClientRequest, Target};
 use proto::error::Refusal;
 use proto::ids::{ClusterId, CoreId, NodeId};
-use proto::ring::{Ring, core_of};
+use proto::ring::{Member, Ring, core_of};
 
 use crate::backoff::Backoff;
-use crate::limits::{BACKOFF_FIRST_US, CONNECT_US_MAX, PING_AFTER_US, SILENCE_MAX_US};
+use crate::limits::{
+    BACKOFF_FIRST_US, CONNECT_US_MAX, HOME_AGAIN_US, HOME_FAILURES_MAX, PING_AFTER_US, SILENCE_MAX_US,
+};
 use crate::session::{
     Action, BodyFacts, ConnectFailure, LinkId, LinkInput, Routing, SessionFailure, SessionOptions, Trouble, Welcome,
 };
@@ -68,6 +70,7 @@ struct Spot {
 pub(crate) struct Line {
     nodes: Vec<String>,
     routing: Routing,
+    needs_home: bool, // only the home serves this session
     cluster: ClusterId,
     answered: bool, // a node of `cluster` did answer
     ring: Ring,
@@ -80,10 +83,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(options: &SessionOptions) -> Line {
+    pub(crate) fn new(options: &SessionOptions, needs_home: bool) -> Line {
         Line {
             nodes: options.nodes.clone(),
             routing: options.routing,
+            needs_home,
             cluster: options.cluster,
             answered: false,
             ring: Ring::default(),
@@ -245,10 +249,7 @@ impl Line {
 
     /// Whether the line is up, but not to the home node and core of `client`, which can be reached as far as known.
     pub(crate) fn is_astray(&self, now_us: u64, client: &str) -> bool {
-        let (Some(up), Some(home)) = (self.up(), self.ring.home(client)) else { return false };
-        if home.cores == 0 || home.client_address.is_empty() || self.is_avoided(now_us, &home.client_address) {
-            return false;
-        }
+        let (Some(up), Some(home)) = (self.up(), self.home(now_us, client)) else { return false };
         if up.node != home.node {
             // The address may lead to another node than the ring says: do not try the same again.
             return up.address != home.client_address;
@@ -358,10 +359,7 @@ impl Line {
     /// The next address, or when to look again.
     fn choose(&self, now_us: u64, client: Option<&str>) -> Result<(String, Target), u64> {
         let target = client.map_or(Target::Any, |client| Target::Client(client.to_owned()));
-        if let Some(home) = client.and_then(|client| self.ring.home(client))
-            && !home.client_address.is_empty()
-            && !self.is_avoided(now_us, &home.client_address)
-        {
+        if let Some(home) = client.and_then(|client| self.home(now_us, client)) {
             return Ok((home.client_address.clone(), target));
         }
         let all = self.candidates();
@@ -386,6 +384,18 @@ impl Line {
             }
         }
         found
+    }
+
+    /// The home of `client`, if it can be reached as far as known.
+    fn home(&self, now_us: u64, client: &str) -> Option<&Member> {
+        let home = self.ring.home(client).filter(|home| home.cores > 0 && !home.client_address.is_empty())?;
+        let spot = self.spots.get(&home.client_address);
+        // Any node serves a sender: a home whose address leads nowhere for him is not worth a try at every image.
+        let is_hopeless = !self.needs_home
+            && spot.is_some_and(|spot| {
+                spot.failures >= HOME_FAILURES_MAX && spot.avoid_until.saturating_add(HOME_AGAIN_US) > now_us
+            });
+        (!is_hopeless && !self.is_avoided(now_us, &home.client_address)).then_some(home)
     }
 
     fn is_avoided(&self, now_us: u64, address: &str) -> bool {

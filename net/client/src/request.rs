@@ -124,7 +124,7 @@ impl RequestSession {
     /// A session, not yet started.
     pub fn new(options: SessionOptions) -> RequestSession {
         RequestSession {
-            line: Line::new(&options),
+            line: Line::new(&options, false),
             deadline_us: options.deadline_us,
             phase: Phase::Idle,
             open: BTreeMap::new(),

@@ -34,6 +34,8 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 pub const KEEPALIVE_PROBES: u32 = 3;
 /// Pause of the accept loop after an error that would repeat at once, such as no descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// A listener complains at most this often, so that nobody can fill the log by knocking.
+pub const WARN_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections the kernel keeps until they are accepted.
 pub const ACCEPT_BACKLOG: i32 = 1024;
 

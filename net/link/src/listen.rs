@@ -11,6 +11,7 @@
 //! Waiting for readiness needs no more than glommio's `PollableFd`, so no descriptor is adopted by number and this crate
 //! has no unsafe code.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,6 +19,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use glommio::io::PollableFd;
 use glommio::timer::sleep;
@@ -25,7 +27,7 @@ use proto::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameLimits};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::Connection;
-use crate::limits::{ACCEPT_BACKLOG, ACCEPT_PAUSE, HANDSHAKE_TIMEOUT};
+use crate::limits::{ACCEPT_BACKLOG, ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, WARN_INTERVAL};
 use crate::local::{Tasks, breathe, within};
 use crate::reader::ReadError;
 
@@ -95,7 +97,7 @@ impl Bound {
         let failed = |error| ListenError::Io { address, error };
         let listener = PollableFd::new(self.listener).map_err(|error| failed(error.into()))?;
         let slots = Arc::new(Slots { taken: AtomicUsize::new(0), max: connections_max });
-        Ok(Listener { listener, address, slots, tasks: Tasks::new() })
+        Ok(Listener { listener, address, slots, tasks: Tasks::new(), warned: Cell::default() })
     }
 }
 
@@ -115,6 +117,7 @@ pub struct Listener {
     address: SocketAddr,
     slots: Arc<Slots>,
     tasks: Tasks,
+    warned: Cell<(Option<Instant>, u64)>, // when last, and how often not since then
 }
 
 impl Listener {
@@ -142,13 +145,18 @@ impl Listener {
             let (stream, peer) = match self.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(address = %self.address, %error, "cannot accept a connection");
+                    self.warn(|missed| {
+                        tracing::warn!(address = %self.address, %error, missed, "cannot accept connections");
+                    });
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let Some(slot) = self.slots.take() else {
-                tracing::warn!(address = %self.address, %peer, max = self.slots.max, "too many connections: closed one");
+                let max = self.slots.max;
+                self.warn(|missed| {
+                    tracing::warn!(address = %self.address, %peer, max, missed, "too many connections: closed one");
+                });
                 continue;
             };
             let handle = Rc::clone(&handle);
@@ -165,6 +173,17 @@ impl Listener {
     /// Ends all tasks that `run` started, with the connections they serve.
     pub async fn stop(&self) {
         self.tasks.stop().await;
+    }
+
+    /// Lets `say` speak at most once in `WARN_INTERVAL`, with the number of times it was not allowed to.
+    fn warn(&self, say: impl FnOnce(u64)) {
+        let (last, missed) = self.warned.get();
+        if last.is_some_and(|last: Instant| last.elapsed() < WARN_INTERVAL) {
+            self.warned.set((last, missed + 1));
+            return;
+        }
+        self.warned.set((Some(Instant::now()), 0));
+        say(missed);
     }
 
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {

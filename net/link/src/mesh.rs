@@ -1,8 +1,11 @@
 //! Messages between the cores of one process: from each core to each core, in order, in batches.
 //!
-//! One queue per pair of cores. The sender appends under a lock that is held for nanoseconds; only the append that finds
+//! One queue per core, in which the items of each sender keep their order. The sender appends under a lock that is held for nanoseconds; only the append that finds
 //! the queue empty wakes the other core, which then takes all that is there at once. A wake costs a system call if the
 //! other core sleeps and next to nothing else, so a busy pair of cores pays for it once a batch.
+//!
+//! Why not glommio's `shared_channel`: a round trip takes 26 us here and 71 us there (2-core VM, 10 other busy threads,
+//! `examples/loopback.rs mesh channel`), a send needs no waiting half, and one queue a core serves all senders.
 //!
 //! Items that may be lost are refused at `MESH_ITEMS_MAX`. Those that must not be lost are bounded by the protocol
 //! between the cores; if they ever reach `MESH_ITEMS_END`, something is broken and the sender is told.

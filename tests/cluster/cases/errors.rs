@@ -50,8 +50,8 @@ fn a_node_that_cannot_start_says_why_in_one_line() {
         command.args(["--client", client, "--peer", peer]).args(more);
         run(command)
     };
-    node("other", &taken.client, &peer, &[]).fails(6, "in use");
-    node("other", &client, &taken.peer, &[]).fails(6, "in use");
+    node("other", &taken.client, &peer, &[]).fails(6, "taken");
+    node("other", &client, &taken.peer, &[]).fails(6, "taken");
     assert!(!folder.join("other").join("log").exists(), "nothing is made before the ports are bound");
     node("node1", &client, &peer, &[]).fails(5, "in use");
 

@@ -1,6 +1,7 @@
 //! The nodes of one cluster: started, asked, killed and started again by their number (1, 2, 3 ...).
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ const POLL: Duration = Duration::from_millis(15);
 pub const READY_PATIENCE: Duration = Duration::from_secs(40);
 /// How long a node may take to stop cleanly.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the ports of a process that is gone may stay taken.
+const PORTS_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of each node's log shown when a test fails.
 const LOG_TAIL_LINES: usize = 40;
 
@@ -238,10 +241,27 @@ impl Cluster {
         options
     }
 
-    /// SIGKILL; on return the process is gone.
+    /// SIGKILL; on return the process is gone and its ports are free.
     pub fn kill(&mut self, number: u64) -> Result<(), Problem> {
         let process = self.take(number);
-        process.kill().map_err(problem(format!("cannot kill node {number}")))
+        process.kill().map_err(problem(format!("cannot kill node {number}")))?;
+        self.wait_ports_free(number)
+    }
+
+    /// The kernel ends a killed process's io_uring, and with it the listening sockets that had an accept under way, some
+    /// milliseconds after the process itself.
+    fn wait_ports_free(&self, number: u64) -> Result<(), Problem> {
+        let start = Instant::now();
+        let Addresses { client, peer } = self.address(number);
+        loop {
+            match TcpListener::bind(client).and_then(|_| TcpListener::bind(peer)) {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > PORTS_PATIENCE => {
+                    return Err(Problem(format!("ports of node {number} after its end: {error}")));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// SIGTERM, and waits for the end.

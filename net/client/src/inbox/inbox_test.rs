@@ -325,6 +325,21 @@ fn wrong_bytes_never_finish() {
 }
 
 #[test]
+fn home_may_pass_over_what_was_acknowledged_on_this_link() {
+    let mut script = Script::new(&[1, 2, 3]);
+    script.run("0 start\n 0 up 1\n 5 opened 1");
+    script.text.clear();
+    check(script, "6 head 4\n 7 chunk 4 0", "! begin 4\n! write 4 @0");
+    // But nothing beyond, and nothing twice.
+    for lines in ["6 head 5", "6 head 3\n 6 chunk 3 0\n 6 chunk 3 1\n 6 chunk 3 2\n 7 head 3"] {
+        let mut script = Script::new(&[1, 2, 3]);
+        script.run("0 start\n 0 up 1\n 5 opened 1");
+        script.text.clear();
+        check(script, lines, "close\nconnect b for ME");
+    }
+}
+
+#[test]
 fn gap_or_disorder_ends_the_link() {
     for (lines, given) in [
         ("1 head 2", ""),

@@ -645,6 +645,23 @@ fn sender_goes_to_the_home_of_its_receiver_and_falls_back() {
 }
 
 #[test]
+fn home_that_cannot_be_reached_is_not_tried_at_every_image() {
+    let receiver = client_of(3);
+    let mut script = Script::open(Routing::Home);
+    for image in 1..=20 {
+        script.run(&format!("{image}000 submit {image} 1 {receiver}"));
+        while let Some(address) = script.text.lines().last().and_then(|line| line.strip_prefix("connect ")) {
+            let up = if address.starts_with('c') { "fail" } else { "up 1" };
+            script.run(&format!("{image}001 {up}"));
+        }
+        script.run(&format!("{image}002 accepted {image}"));
+    }
+    assert_eq!(script.text.matches("connect c").count(), 3, "{}", script.text);
+    script.run(&format!("50000 pong\n 50000 submit 30 1 {receiver}"));
+    assert_eq!(script.text.matches("connect c").count(), 4, "{}", script.text);
+}
+
+#[test]
 fn rotating_sender_changes_the_node_between_images() {
     check(
         Script::open(Routing::Rotate),

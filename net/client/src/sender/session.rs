@@ -78,7 +78,7 @@ impl SenderSession {
     pub fn new(options: SessionOptions, sender: &str) -> Result<SenderSession, NameError> {
         check_name(sender)?;
         Ok(SenderSession {
-            line: Line::new(&options),
+            line: Line::new(&options, false),
             routing: options.routing,
             sender: sender.to_owned(),
             deadline_us: options.deadline_us,

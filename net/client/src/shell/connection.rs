@@ -190,16 +190,19 @@ impl FrameReader {
     /// Reads what there is into the empty buffer; false if nothing came within `timeout`.
     fn fill(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         assert_eq!(self.start, self.end, "the buffer is empty");
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // As given, so that a socket that has this timeout already costs no system call.
+        self.set_timeout(timeout)?;
         loop {
-            self.set_timeout(until.map(|until| until.saturating_duration_since(Instant::now())))?;
             match (&*self.stream).read(&mut self.buffer) {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the node closed the connection")),
                 Ok(count) => {
                     (self.start, self.end) = (0, count);
                     return Ok(true);
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    self.set_timeout(until.map(|until| until.saturating_duration_since(Instant::now())))?;
+                }
                 Err(error) if is_timeout(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }
