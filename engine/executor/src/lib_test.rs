@@ -1,13 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Instant;
-
-use glommio::timer::Timer;
 
 use super::*;
 
@@ -59,6 +54,9 @@ const CHILD: &str = "EXECUTOR_TEST_CHILD";
 /// With glommio's own preempt timer of 100 ms an executor hung after 8 to 56 such stops.
 const STOPS: usize = 40;
 const STOPPED: Duration = Duration::from_millis(150);
+/// Tasks of one burst, and how often each of them yields: about a millisecond together.
+const TASKS: usize = 4;
+const BURST: usize = 2000;
 /// The longest a line may take that comes every few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -120,39 +118,44 @@ impl Drop for KilledOnDrop {
     }
 }
 
-/// Two executors that hand numbers to each other, with timers, blocking work and local tasks, and say how far they are.
+/// Two executors that take turns: one runs a burst of local tasks that keep each other runnable, then asks the other one.
+/// No timer and no I/O is pending meanwhile, so an executor that parks with runnable tasks is never woken again.
 fn work_for_ever() {
     // If the parent is gone, so is the pipe.
     thread::spawn(|| {
         let _ = io::stdin().read_line(&mut String::new());
         std::process::exit(0);
     });
-    let (there, here) = glommio::channels::shared_channel::new_bounded::<u64>(8);
-    let counter = spawn("counts", move || async move {
-        let receiver = here.connect().await;
-        while let Some(number) = receiver.recv().await {
+    let (ask, asked) = glommio::channels::shared_channel::new_bounded::<u64>(1);
+    let (answer, answered) = glommio::channels::shared_channel::new_bounded::<u64>(1);
+    let says = spawn("says", move || async move {
+        let (asked, answer) = (asked.connect().await, answer.connect().await);
+        while let Some(number) = asked.recv().await {
             let mut out = io::stdout().lock();
             writeln!(out, "{number}").and_then(|()| out.flush()).unwrap();
+            drop(out);
+            answer.send(number).await.unwrap();
         }
     })
     .unwrap();
-    let sender = spawn("sends", move || async move {
-        let sender = there.connect().await;
-        let local = Rc::new(Cell::new(0u64));
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(600) {
-            let shared = local.clone();
-            glommio::spawn_local(async move {
-                Timer::new(Duration::from_micros(300)).await;
-                shared.set(shared.get() + 1);
-            })
-            .await;
-            let number = local.get();
-            let number = glommio::executor().spawn_blocking(move || number).await;
-            sender.send(number).await.unwrap();
+    let works = spawn("works", move || async move {
+        let (ask, answered) = (ask.connect().await, answered.connect().await);
+        for round in 0.. {
+            let tasks: Vec<_> = (0..TASKS).map(|_| glommio::spawn_local(burst())).collect();
+            for task in tasks {
+                task.await;
+            }
+            ask.send(round).await.unwrap();
+            assert_eq!(answered.recv().await, Some(round));
         }
     })
     .unwrap();
-    sender.join().unwrap();
-    counter.join().unwrap();
+    works.join().unwrap();
+    says.join().unwrap();
+}
+
+async fn burst() {
+    for _ in 0..BURST {
+        glommio::executor().yield_now().await;
+    }
 }

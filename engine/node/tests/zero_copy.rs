@@ -40,7 +40,8 @@ impl Collected {
         for line in text.lines().filter(|line| line.contains("node::walk")) {
             let field = |name: &str| {
                 let mut words = line.split_whitespace();
-                words.find_map(|word| word.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {line}"))
+                let found = words.find_map(|word| word.strip_prefix(name));
+                found.unwrap_or_else(|| panic!("no {name} in {line}")).trim_matches('"')
             };
             let thread = line.split_whitespace().find(|word| word.starts_with("node-")).unwrap();
             let buffer = (thread.to_owned(), field("buf=").to_owned());

@@ -22,11 +22,11 @@ pub const SILENCE_MAX_US: u64 = 6_000_000;
 /// A connection that is not there after this time is given up.
 pub const CONNECT_US_MAX: u64 = 3_000_000;
 /// An image without news for this long is asked after by another `Begin`.
-pub const ASK_AFTER_US: u64 = 4_000_000;
+pub const ASK_AFTER_US: u64 = 6_000_000;
 /// How often a sender looks after waits and deadlines while something is unfinished.
 pub const SENDER_TICK_US: u64 = 10_000;
-/// A request without answer for this long is asked again, at another node.
-pub const REQUEST_AGAIN_US: u64 = 4_000_000;
+/// A request without answer for this long is asked again, at another node. A node answers "no leader" sooner.
+pub const REQUEST_AGAIN_US: u64 = 7_000_000;
 /// After this many refusals in a row that may pass, without a success between, another node is tried.
 pub const REFUSALS_PER_NODE_MAX: u32 = 3;
 /// A receiver whose home does not answer asks another node at least this often who the home is now.

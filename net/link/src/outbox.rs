@@ -230,7 +230,7 @@ impl Outbox {
         self.inner.credit.get().saturating_sub(self.inner.bodies_begun.get())
     }
 
-    /// Ends the connection after what is queued.
+    /// Ends the connection after what is queued. (A frame that still lacks credit holds up the end; `abort` does not wait.)
     pub fn close(&self) {
         if self.inner.state.get() == State::Open {
             self.inner.state.set(State::Closing);

@@ -113,10 +113,13 @@ fn silent_node_is_left_for_another() {
         "0 start
          0 up 1
          0 ask 1 status
-         2500 pong
-         4000 tick
-         4001 up 2
-         4002 status 1",
+         1900 pong
+         3800 pong
+         5700 pong
+         6999 tick
+         7000 tick
+         7001 up 2
+         7002 status 1",
         "connect a for any
          status q1
          close

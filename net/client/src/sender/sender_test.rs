@@ -517,9 +517,11 @@ fn silent_image_is_asked_after() {
          2 answer 1 0
          1900 pong
          3800 pong
-         4012 tick
-         4013 answer 1 1
-         4014 accepted 1",
+         5700 pong
+         6000 pong
+         6012 tick
+         6013 answer 1 1
+         6014 accepted 1",
         "! 1 is s7.1
          begin s7.1 low 1 to gallery
          chunk s7.1 @0 +1
