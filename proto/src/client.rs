@@ -73,6 +73,11 @@ pub enum ClientRequest {
         name: String,
         /// Body bytes the client permits to be sent on this connection, in all.
         credit: u64,
+        /// An image that an earlier connection delivered in part: send its bytes from `resume_from` on when its turn comes.
+        /// `InboxSeq(0)` for none.
+        resume_seq: InboxSeq,
+        /// First byte that the client does not have of it; a multiple of `CHUNK_BYTES_MAX`.
+        resume_from: u64,
     },
     /// Raises the permitted total.
     InboxCredit {

@@ -183,7 +183,12 @@ pub fn client_requests() -> Vec<ClientRequest> {
             name: "Bäume im Herbst.jpg".to_owned(),
         }),
         ClientRequest::Chunk(ChunkHead { image: IMAGE, offset: CHUNK_OFFSET, crc32: 0x89ab_cdef }),
-        ClientRequest::OpenInbox { name: "gallery".to_owned(), credit: 8 << 20 },
+        ClientRequest::OpenInbox {
+            name: "gallery".to_owned(),
+            credit: 8 << 20,
+            resume_seq: InboxSeq(7),
+            resume_from: 3 << 20,
+        },
         ClientRequest::InboxCredit { credit: u64::MAX },
         ClientRequest::Ack { inbox: INBOX, upto: InboxSeq(15) },
         ClientRequest::Probe { request: REQUEST, payload: b"payload".to_vec() },

@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,8 +31,10 @@ use crate::new_file::blocking;
 const JOBS_MAX: usize = 1;
 /// Segments kept mapped for writing: the one being written, the one before, and some prepared ahead.
 const OPEN_SEGMENTS_MAX: usize = 4;
-/// Bytes behind the last write whose pages are brought into memory before they are needed.
+/// Bytes behind the last write whose pages are mapped before they are needed.
 const AHEAD_BYTES: usize = 256 << 10;
+/// Bytes that one call to read ahead takes at most.
+const READ_AHEAD_BYTES: usize = 128 << 10;
 
 pub(crate) struct Mapped {
     dir: DataDirView,
@@ -168,7 +171,7 @@ fn work(queue: &Receiver<Job>) {
         // After the answer, so that no flush waits for pages of the next one.
         for (map, writes) in &files {
             if let Some((offset, bytes)) = writes.last() {
-                map.touch_ahead(*offset as usize + bytes.len());
+                map.touch_ahead(*offset as usize, *offset as usize + bytes.len());
             }
         }
     }
@@ -181,13 +184,17 @@ struct WritableMap {
 }
 
 impl WritableMap {
-    /// Blocking.
+    /// Brings all of it into memory. Blocking.
     fn open(path: &Path) -> io::Result<WritableMap> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        advise(&file, libc::POSIX_FADV_DONTNEED)?;
-        advise(&file, libc::POSIX_FADV_RANDOM)?;
+        advise(&file, 0..0, libc::POSIX_FADV_DONTNEED)?;
+        advise(&file, 0..0, libc::POSIX_FADV_RANDOM)?;
         let map = MmapOptions::new().map_raw(&file)?;
         map.advise(Advice::Random)?;
+        // Read ahead on demand is done in single pages, which stay single; one call takes no more than this.
+        for start in (0..map.len()).step_by(READ_AHEAD_BYTES) {
+            advise(&file, start..map.len().min(start + READ_AHEAD_BYTES), libc::POSIX_FADV_WILLNEED)?;
+        }
         Ok(WritableMap { file, map })
     }
 
@@ -226,19 +233,27 @@ impl WritableMap {
         }
     }
 
-    fn touch_ahead(&self, offset: usize) {
-        let end = self.map.len().min(offset.next_multiple_of(AHEAD_BYTES) + AHEAD_BYTES);
-        if offset < end {
+    /// Maps the pages behind a write, once for each piece of `AHEAD_BYTES` that writes enter.
+    fn touch_ahead(&self, write_start: usize, write_end: usize) {
+        if write_start / AHEAD_BYTES == write_end / AHEAD_BYTES {
+            return;
+        }
+        let start = write_end - write_end % AHEAD_BYTES;
+        let end = self.map.len().min(start + 2 * AHEAD_BYTES);
+        if start < end {
             // Only to be quick; a failure shows again when the bytes are needed.
-            let _ = self.touch(offset, end - offset);
+            let _ = self.touch(start, end - start);
         }
     }
 }
 
+/// Advises about a range of a file; an empty range stands for all of it.
 #[allow(unsafe_code)]
-fn advise(file: &File, advice: i32) -> io::Result<()> {
+fn advise(file: &File, range: Range<usize>, advice: i32) -> io::Result<()> {
+    let offset = libc::off_t::try_from(range.start).map_err(io::Error::other)?;
+    let length = libc::off_t::try_from(range.len()).map_err(io::Error::other)?;
     // SAFETY: a system call on a descriptor that `file` keeps open; it takes no memory of ours.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) } {
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) } {
         0 => Ok(()),
         number => Err(io::Error::from_raw_os_error(number)),
     }

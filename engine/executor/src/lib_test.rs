@@ -49,15 +49,15 @@ fn this_machine_runs_executors() {
     probe().unwrap();
 }
 
-/// Set for the child process of the test below.
+/// Set for the child processes of the test below.
 const CHILD: &str = "EXECUTOR_TEST_CHILD";
-/// With glommio's own preempt timer of 100 ms an executor hung after 8 to 56 such stops.
-const STOPS: usize = 40;
+/// With glommio's own preempt timer of 100 ms one of them hung after 8 to 56 stops.
+const CHILDREN: usize = 3;
+const STOPS: usize = 25;
 const STOPPED: Duration = Duration::from_millis(150);
-/// Tasks of one burst, and how often each of them yields: about a millisecond together.
-const TASKS: usize = 4;
-const BURST: usize = 2000;
-/// The longest a line may take that comes every few milliseconds.
+/// Rounds of a child between two lines: a few milliseconds.
+const ROUNDS_PER_LINE: u64 = 50;
+/// The longest a line may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -65,61 +65,63 @@ fn stopping_and_continuing_does_not_hang_an_executor() {
     if std::env::var_os(CHILD).is_some() {
         return work_for_ever();
     }
-    let mut child = KilledOnDrop(
-        Command::new(std::env::current_exe().unwrap())
+    let children: Vec<StoppableChild> = (0..CHILDREN).map(|_| StoppableChild::start()).collect();
+    children.iter().for_each(|child| child.wait_for_progress("before the first stop"));
+    for stop in 1..=STOPS {
+        signal(&children, "STOP");
+        thread::sleep(STOPPED);
+        signal(&children, "CONT");
+        children.iter().for_each(|child| child.wait_for_progress(&format!("after stop {stop}")));
+    }
+}
+
+/// The shell's own `kill`: always there, and no unsafe code is needed here.
+fn signal(children: &[StoppableChild], name: &str) {
+    let processes: Vec<String> = children.iter().map(|child| child.process.id().to_string()).collect();
+    let command = format!("kill -{name} {}", processes.join(" "));
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+}
+
+struct StoppableChild {
+    process: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl StoppableChild {
+    fn start() -> StoppableChild {
+        let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "tests::stopping_and_continuing_does_not_hang_an_executor", "--nocapture"])
             .env(CHILD, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap(),
-    );
-    let (progress, lines) = mpsc::channel();
-    let stdout = BufReader::new(child.0.stdout.take().unwrap());
-    let reader = thread::spawn(move || {
-        for line in stdout.lines().map_while(Result::ok) {
-            if progress.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    let moved = |when: &str| {
-        while lines.try_recv().is_ok() {}
-        // What was written before the stop may still be in the pipe: two more lines are new ones.
-        for _ in 0..2 {
-            lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the executor hangs {when}"));
-        }
-    };
-    moved("before the first stop");
-    for stop in 1..=STOPS {
-        child.signal("STOP");
-        thread::sleep(STOPPED);
-        child.signal("CONT");
-        moved(&format!("after stop {stop}"));
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (progress, lines) = mpsc::channel();
+        // Ends with the child's end of the pipe.
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| progress.send(line)));
+        StoppableChild { process, lines }
     }
-    drop(child);
-    reader.join().unwrap();
-}
 
-struct KilledOnDrop(Child);
-
-impl KilledOnDrop {
-    fn signal(&self, name: &str) {
-        // The shell's own `kill`: always there, and no unsafe code is needed here.
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.0.id())]).status().unwrap();
-        assert!(status.success(), "kill -{name}");
+    fn wait_for_progress(&self, when: &str) {
+        while self.lines.try_recv().is_ok() {}
+        // What was written before the stop may still be in the pipe: the last of some more lines is a new one.
+        for _ in 0..3 {
+            self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("an executor hangs {when}"));
+        }
     }
 }
 
-impl Drop for KilledOnDrop {
+impl Drop for StoppableChild {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        // It may have ended by itself after a failure; then there is nothing to kill.
+        let _ = self.process.kill();
+        self.process.wait().unwrap();
     }
 }
 
-/// Two executors that take turns: one runs a burst of local tasks that keep each other runnable, then asks the other one.
-/// No timer and no I/O is pending meanwhile, so an executor that parks with runnable tasks is never woken again.
+/// Two executors that take turns as fast as they can. No timer and no I/O is pending meanwhile, so an executor that
+/// parks with runnable tasks is never woken again.
 fn work_for_ever() {
     // If the parent is gone, so is the pipe.
     thread::spawn(|| {
@@ -128,34 +130,25 @@ fn work_for_ever() {
     });
     let (ask, asked) = glommio::channels::shared_channel::new_bounded::<u64>(1);
     let (answer, answered) = glommio::channels::shared_channel::new_bounded::<u64>(1);
-    let says = spawn("says", move || async move {
+    let answers = spawn("answers", move || async move {
         let (asked, answer) = (asked.connect().await, answer.connect().await);
         while let Some(number) = asked.recv().await {
-            let mut out = io::stdout().lock();
-            writeln!(out, "{number}").and_then(|()| out.flush()).unwrap();
-            drop(out);
             answer.send(number).await.unwrap();
         }
     })
     .unwrap();
-    let works = spawn("works", move || async move {
+    let asks = spawn("asks", move || async move {
         let (ask, answered) = (ask.connect().await, answered.connect().await);
         for round in 0.. {
-            let tasks: Vec<_> = (0..TASKS).map(|_| glommio::spawn_local(burst())).collect();
-            for task in tasks {
-                task.await;
-            }
             ask.send(round).await.unwrap();
             assert_eq!(answered.recv().await, Some(round));
+            if round % ROUNDS_PER_LINE == 0 {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{round}").and_then(|()| out.flush()).unwrap();
+            }
         }
     })
     .unwrap();
-    works.join().unwrap();
-    says.join().unwrap();
-}
-
-async fn burst() {
-    for _ in 0..BURST {
-        glommio::executor().yield_now().await;
-    }
+    asks.join().unwrap();
+    answers.join().unwrap();
 }

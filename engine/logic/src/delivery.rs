@@ -46,6 +46,7 @@ struct Session {
     pulling: bool,
     acked: InboxSeq,           // by the receiver
     credit: u64,               // body bytes permitted in all
+    resume: (InboxSeq, u64),   // an image that the receiver has up to that byte
     sent_bytes: u64,           // body bytes sent in all
     head_sent: bool,           // of the first entry
     sent_end: u64,             // bytes of the first entry that were sent
@@ -65,7 +66,9 @@ struct Fetch {
 
 impl Delivery {
     /// A receiver wants its inbox.
-    pub fn on_open(&mut self, cx: &mut Context<'_>, conn: ConnId, name: String, credit: u64) {
+    ///
+    /// `resume` names an image that it has in part, and the first byte that it lacks of it.
+    pub fn on_open(&mut self, cx: &mut Context<'_>, conn: ConnId, name: String, credit: u64, resume: (InboxSeq, u64)) {
         if !self.is_home_here(cx, &name) {
             let text = "this node is not the receiver's home now; see the ring";
             return cx.dismiss(conn, Refusal::NotHome, text);
@@ -83,6 +86,7 @@ impl Delivery {
             pulling: false,
             acked: InboxSeq(0),
             credit,
+            resume,
             sent_bytes: 0,
             head_sent: false,
             sent_end: 0,
@@ -311,6 +315,9 @@ impl Delivery {
             let (seq, image, length) = (entry.seq, entry.image, entry.fingerprint.length);
             if !session.head_sent {
                 session.head_sent = true;
+                if session.resume.0 == seq && session.resume.1 < length {
+                    session.sent_end = session.resume.1;
+                }
                 let head = ImageHead {
                     inbox,
                     seq,

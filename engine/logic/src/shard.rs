@@ -256,7 +256,9 @@ impl Stages {
                 let body = body.expect("the shell gives a chunk its body");
                 self.ingest.on_chunk(cx, conn, head, body);
             }
-            ClientRequest::OpenInbox { name, credit } => self.delivery.on_open(cx, conn, name, credit),
+            ClientRequest::OpenInbox { name, credit, resume_seq, resume_from } => {
+                self.delivery.on_open(cx, conn, name, credit, (resume_seq, resume_from));
+            }
             ClientRequest::InboxCredit { credit } => self.delivery.on_credit(cx, &mut self.home, conn, credit),
             ClientRequest::Ack { inbox, upto } => self.delivery.on_ack(cx, &mut self.home, conn, inbox, upto),
         }

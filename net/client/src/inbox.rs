@@ -261,7 +261,10 @@ impl InboxSession {
         let link = self.line.up().expect("the line just came up").link;
         (self.credit, self.received) = (INBOX_CREDIT_BYTES, 0);
         self.phase = Phase::Asked { at: now_us };
-        let request = ClientRequest::OpenInbox { name: self.name.clone(), credit: self.credit };
+        let (resume_seq, resume_from) =
+            self.partial.as_ref().map_or((InboxSeq(0), 0), |partial| (partial.head.seq, partial.end));
+        let name = self.name.clone();
+        let request = ClientRequest::OpenInbox { name, credit: self.credit, resume_seq, resume_from };
         actions.push(Action::Send { link, request });
     }
 

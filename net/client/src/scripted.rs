@@ -127,7 +127,10 @@ impl Links {
                         format!("begin {} low {} to {}", begin.image, begin.low_water, begin.receivers.join(","))
                     }
                     ClientRequest::OpenSession { request, sender } => format!("open session {request} of {sender}"),
-                    ClientRequest::OpenInbox { name, .. } => format!("open inbox of {name}"),
+                    ClientRequest::OpenInbox { name, resume_from: 0, .. } => format!("open inbox of {name}"),
+                    ClientRequest::OpenInbox { name, resume_seq, resume_from, .. } => {
+                        format!("open inbox of {name}, {} from {resume_from}", resume_seq.0)
+                    }
                     ClientRequest::InboxCredit { credit } => format!("credit {credit}"),
                     ClientRequest::Ack { inbox, upto } => format!("ack {inbox} upto {upto}"),
                     ClientRequest::Register { request, name } => format!("register {request} {name}"),

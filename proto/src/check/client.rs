@@ -20,7 +20,10 @@ impl ClientRequest {
             ClientRequest::OpenSession { request: _, sender } => client_name("sender", sender),
             ClientRequest::Begin(begin) => begin.check(),
             ClientRequest::Chunk(head) => image(head.image).and_then(|()| chunk_offset(head.offset)),
-            ClientRequest::OpenInbox { name, credit: _ } => client_name("name", name),
+            ClientRequest::OpenInbox { name, credit: _, resume_seq: _, resume_from } => {
+                client_name("name", name)?;
+                chunk_offset(*resume_from)
+            }
             ClientRequest::Ack { inbox: id, upto: _ } => inbox(*id),
             ClientRequest::Probe { request: _, payload } => length("payload", payload.len(), 0, PROBE_BYTES_MAX),
             ClientRequest::InboxCredit { .. } | ClientRequest::Status { .. } | ClientRequest::Ping => Ok(()),

@@ -62,9 +62,11 @@ fn put(encoder: &mut Encoder, request: &ClientRequest) -> (Kind, WIPOffset<Union
             let args = wire::ChunkArgs { image: Some(&head.image.into()), offset: head.offset };
             (Kind::RequestChunk, wire::Chunk::create(b, &args).as_union_value())
         }
-        ClientRequest::OpenInbox { name, credit } => {
+        ClientRequest::OpenInbox { name, credit, resume_seq, resume_from } => {
             let name = Some(b.create_string(name));
-            let root = wire::OpenInbox::create(b, &wire::OpenInboxArgs { name, credit: *credit });
+            let args =
+                wire::OpenInboxArgs { name, credit: *credit, resume_seq: resume_seq.0, resume_from: *resume_from };
+            let root = wire::OpenInbox::create(b, &args);
             (Kind::RequestOpenInbox, root.as_union_value())
         }
         ClientRequest::InboxCredit { credit } => {
@@ -140,7 +142,12 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<ClientRequest, DecodeError>
         }
         Kind::RequestOpenInbox => {
             let m = root::<wire::OpenInbox<'_>>(meta)?;
-            ClientRequest::OpenInbox { name: m.name().to_owned(), credit: m.credit() }
+            ClientRequest::OpenInbox {
+                name: m.name().to_owned(),
+                credit: m.credit(),
+                resume_seq: InboxSeq(m.resume_seq()),
+                resume_from: m.resume_from(),
+            }
         }
         Kind::RequestInboxCredit => {
             ClientRequest::InboxCredit { credit: root::<wire::InboxCredit<'_>>(meta)?.credit() }

@@ -739,6 +739,8 @@ impl<'a> ::flatbuffers::Follow<'a> for OpenInbox<'a> {
 impl<'a> OpenInbox<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
   pub const VT_CREDIT: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RESUME_SEQ: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RESUME_FROM: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -750,6 +752,8 @@ impl<'a> OpenInbox<'a> {
     args: &'args OpenInboxArgs<'args>
   ) -> ::flatbuffers::WIPOffset<OpenInbox<'bldr>> {
     let mut builder = OpenInboxBuilder::new(_fbb);
+    builder.add_resume_from(args.resume_from);
+    builder.add_resume_seq(args.resume_seq);
     builder.add_credit(args.credit);
     if let Some(x) = args.name { builder.add_name(x); }
     builder.finish()
@@ -770,6 +774,20 @@ impl<'a> OpenInbox<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(OpenInbox::VT_CREDIT, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn resume_seq(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(OpenInbox::VT_RESUME_SEQ, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn resume_from(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(OpenInbox::VT_RESUME_FROM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for OpenInbox<'_> {
@@ -780,6 +798,8 @@ impl ::flatbuffers::Verifiable for OpenInbox<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
      .visit_field::<u64>("credit", Self::VT_CREDIT, false)?
+     .visit_field::<u64>("resume_seq", Self::VT_RESUME_SEQ, false)?
+     .visit_field::<u64>("resume_from", Self::VT_RESUME_FROM, false)?
      .finish();
     Ok(())
   }
@@ -787,6 +807,8 @@ impl ::flatbuffers::Verifiable for OpenInbox<'_> {
 pub struct OpenInboxArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub credit: u64,
+    pub resume_seq: u64,
+    pub resume_from: u64,
 }
 impl<'a> Default for OpenInboxArgs<'a> {
   #[inline]
@@ -794,6 +816,8 @@ impl<'a> Default for OpenInboxArgs<'a> {
     OpenInboxArgs {
       name: None, // required field
       credit: 0,
+      resume_seq: 0,
+      resume_from: 0,
     }
   }
 }
@@ -810,6 +834,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> OpenInboxBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_credit(&mut self, credit: u64) {
     self.fbb_.push_slot::<u64>(OpenInbox::VT_CREDIT, credit, 0);
+  }
+  #[inline]
+  pub fn add_resume_seq(&mut self, resume_seq: u64) {
+    self.fbb_.push_slot::<u64>(OpenInbox::VT_RESUME_SEQ, resume_seq, 0);
+  }
+  #[inline]
+  pub fn add_resume_from(&mut self, resume_from: u64) {
+    self.fbb_.push_slot::<u64>(OpenInbox::VT_RESUME_FROM, resume_from, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> OpenInboxBuilder<'a, 'b, A> {
@@ -832,6 +864,8 @@ impl ::core::fmt::Debug for OpenInbox<'_> {
     let mut ds = f.debug_struct("OpenInbox");
       ds.field("name", &self.name());
       ds.field("credit", &self.credit());
+      ds.field("resume_seq", &self.resume_seq());
+      ds.field("resume_from", &self.resume_from());
       ds.finish()
   }
 }

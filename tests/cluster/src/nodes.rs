@@ -266,20 +266,25 @@ impl Cluster {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(&mut self, number: u64) -> Result<ExitStatus, Problem> {
-        let mut process = self.take(number);
-        process.terminate().map_err(problem(format!("cannot stop node {number}")))?;
-        match process.wait(STOP_PATIENCE).map_err(problem(format!("node {number}")))? {
-            Some(status) => Ok(status),
-            None => Err(Problem(format!("node {number} did not stop within {STOP_PATIENCE:?} of SIGTERM"))),
-        }
+        self.process(number).terminate().map_err(problem(format!("cannot stop node {number}")))?;
+        self.wait_stopped(number)
     }
 
     /// SIGTERM to all that run at once, and waits for their ends.
     pub fn stop_all(&mut self) -> Result<Vec<(u64, ExitStatus)>, Problem> {
-        for number in self.running() {
+        let running = self.running();
+        for &number in &running {
             self.process(number).terminate().map_err(problem(format!("cannot stop node {number}")))?;
         }
-        self.running().into_iter().map(|number| Ok((number, self.stop(number)?))).collect()
+        running.into_iter().map(|number| Ok((number, self.wait_stopped(number)?))).collect()
+    }
+
+    fn wait_stopped(&mut self, number: u64) -> Result<ExitStatus, Problem> {
+        let mut process = self.take(number);
+        match process.wait(STOP_PATIENCE).map_err(problem(format!("node {number}")))? {
+            Some(status) => Ok(status),
+            None => Err(Problem(format!("node {number} did not stop within {STOP_PATIENCE:?} of SIGTERM"))),
+        }
     }
 
     fn take(&mut self, number: u64) -> Process {

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
-
-mod source;
+use tidy::source;
 
 /// Each crate of the workspace and the crates of the workspace it may name, for whatever kind of dependency.
 const ARROWS: &[(&str, &[&str])] = &[

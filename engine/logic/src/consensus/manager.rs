@@ -239,7 +239,7 @@ impl RaftManager {
 
     /// One tick of time (`limits::TICK_US`).
     pub fn on_tick(&mut self, _now: Now) {
-        if self.raw.store().needs_mending() {
+        if !self.takes_part() {
             return;
         }
         if self.is_full() {
@@ -248,6 +248,10 @@ impl RaftManager {
                 self.prepare_again_ticks = 0;
                 self.raw.mut_store().retry_prepare();
             }
+        }
+        if self.voters.len() == 1 && self.raw.raft.state != StateRole::Leader && !self.settled() {
+            // The only voter would lead within this tick, and raft asserts that a new leader's log is durable.
+            return;
         }
         let raft = &mut self.raw.raft;
         let stand = (raft.term, raft.state);
@@ -275,7 +279,7 @@ impl RaftManager {
             tracing::debug!(node = %self.node, %from, link, newest, "message of an older link dropped");
             return;
         }
-        if !self.durability.has_room() || self.raw.store().needs_mending() {
+        if !self.takes_part() {
             self.dropped.overloaded += 1;
             return;
         }
@@ -411,6 +415,17 @@ impl RaftManager {
         }
     }
 
+    /// Not while the torn end of the log is being repaired, and not while the disk is so far behind that nothing more may
+    /// wait for it: then neither messages nor time reach raft, and the others go on without this node.
+    fn takes_part(&self) -> bool {
+        self.durability.has_room() && !self.raw.store().needs_mending()
+    }
+
+    /// Whether term, vote and the whole log are durable.
+    fn settled(&self) -> bool {
+        self.durability.settled() && self.raw.raft.raft_log.unstable_entries().is_empty()
+    }
+
     fn check(&self, from: NodeId, message: &RaftMessage) -> Result<(), Invalid> {
         let raft = &self.raw.raft;
         let facts = Facts {
@@ -422,7 +437,7 @@ impl RaftManager {
             leader: (raft.leader_id != 0).then_some(NodeId(raft.leader_id)),
             last: LogIndex(raft.raft_log.last_index()),
             entry_bytes_max: self.raw.store().payload_bytes_max() as usize,
-            settled: self.durability.settled() && raft.raft_log.unstable_entries().is_empty(),
+            settled: self.settled(),
         };
         validate::check(message, from, &facts)
     }

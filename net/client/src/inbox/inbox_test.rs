@@ -281,7 +281,7 @@ fn partly_received_image_goes_on_where_it_was() {
              ! begin 2
              ! write 2 @0
              connect b for ME
-             open inbox of ME
+             open inbox of ME, 2 from 1048576
              ! opened b4 acked 1
              ! write 2 @1M
              ! finish 2",
@@ -508,7 +508,7 @@ fn what_another_receiver_acknowledged_is_passed_over() {
          ! begin 2
          ! write 2 @0
          connect b for ME
-         open inbox of ME
+         open inbox of ME, 2 from 1048576
          ! abort 2
          ! opened b4 acked 7
          ! begin 8",

@@ -321,7 +321,7 @@ impl Connection {
                 assert!(head.offset % CHUNK_BYTES_MAX as u64 == 0, "chunks begin at multiples of their size");
                 self.on_chunk(head.image, head.offset, body)
             }
-            ClientRequest::OpenInbox { name, credit } => self.on_open_inbox(&name, credit),
+            ClientRequest::OpenInbox { name, credit, .. } => self.on_open_inbox(&name, credit),
             ClientRequest::InboxCredit { credit } => {
                 *self.inbox_credit.lock().unwrap() = credit;
                 self.world.changed.notify_all();

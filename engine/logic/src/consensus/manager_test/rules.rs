@@ -6,7 +6,7 @@ use raft::eraftpb::MessageType;
 
 use super::world::{OpKind, World};
 use crate::consensus::manager::{Dropped, ProposeError};
-use crate::consensus::settings::{APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::consensus::settings::{APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
 use crate::consensus::{Request, RoleKind, convert};
 
 fn elected(voters: u64, learners: u64) -> World {
@@ -607,4 +607,61 @@ fn unreachable_node_is_probed_and_caught_up() {
     world.cut.clear();
     world.pass(6);
     assert_eq!(world.records(2), ["a", "b", "c"]);
+}
+
+/// A disk that stands still: what waits for it is bounded, and the node goes on where it was when the disk does.
+#[test]
+fn node_whose_disk_stands_still_takes_in_only_so_much() {
+    let mut world = elected(3, 0);
+    world.held.insert((2, OpKind::Flush));
+    world.propose(1, &["a"]).unwrap();
+    world.settle();
+    world.sent.clear();
+    let beat = RaftMessage {
+        kind: convert::number_of(MessageType::MsgHeartbeat),
+        from: NodeId(1),
+        to: NodeId(2),
+        term: Term(1),
+        ..RaftMessage::default()
+    };
+    let now = world.now;
+    for _ in 0..WAITING_MAX + 100 {
+        world.node(2).up().on_message(now, NodeId(1), 100, beat.clone());
+        world.turn(2);
+    }
+    assert!((90..=100).contains(&world.node(2).up().dropped().overloaded));
+    (0..50).for_each(|_| world.tick(2));
+    assert_eq!(world.node(2).up().state().role, RoleKind::Follower, "time stands still for it");
+    assert!(world.sent.iter().all(|parcel| parcel.from != 2));
+    world.wire.clear();
+    world.held.clear();
+    world.pass(10);
+    assert_eq!(world.records(2), ["a"]);
+}
+
+/// What another node says must not bring the only voter of a group to lead with a log that is not durable.
+#[test]
+fn only_voter_that_was_deposed_leads_again_when_its_log_is_durable() {
+    let mut world = elected(1, 1);
+    world.held.insert((1, OpKind::Flush));
+    world.propose(1, &["a"]).unwrap();
+    world.settle();
+    let newer = RaftMessage {
+        kind: convert::number_of(MessageType::MsgHeartbeatResponse),
+        from: NodeId(2),
+        to: NodeId(1),
+        term: Term(9),
+        ..RaftMessage::default()
+    };
+    let now = world.now;
+    world.node(1).up().on_message(now, NodeId(2), 100, newer);
+    world.turn(1);
+    assert_eq!(world.node(1).up().state().role, RoleKind::Follower);
+    world.pass(40);
+    assert_eq!(world.node(1).up().state().role, RoleKind::Follower);
+    world.held.clear();
+    world.pass(40);
+    let state = world.node(1).up().state();
+    assert!(state.serving && state.term > Term(9));
+    assert_eq!(world.records(2), ["a"]);
 }
