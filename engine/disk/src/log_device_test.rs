@@ -215,6 +215,19 @@ fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts(
 }
 
 #[test]
+fn empty_and_odd_files_are_shown_as_they_are() {
+    let temp = test_dir();
+    let (dir, _) = open(temp.path());
+    fs::write(dir.view().segment_path(SegmentId(1)), b"").unwrap();
+    fs::write(dir.view().segment_path(SegmentId(2)), [7; 700]).unwrap();
+    let files = LogFiles::open(&dir).unwrap();
+    let lengths: Vec<usize> = files.segments().iter().map(|(_, bytes)| bytes.len()).collect();
+    assert_eq!(lengths, [0, 700]);
+    let zeros: Vec<u64> = files.segments.values().map(|map| map.zero_from()).collect();
+    assert_eq!(zeros, [0, 1024]);
+}
+
+#[test]
 fn flush_method_is_read_as_it_is_written() {
     for method in METHODS {
         assert_eq!(method.to_string().parse(), Ok(method));

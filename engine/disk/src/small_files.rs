@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use proto::limits::SECTOR_BYTES;
 
-use crate::dir::{DataDir, DataDirView, publish, replace_file};
+use crate::dir::{DataDir, DataDirView, publish, replace_file, sync_dir};
 use crate::new_file::blocking;
 
 /// Where the copies lie: in different blocks of any disk of today.
@@ -26,13 +26,16 @@ const IDENTITY_BYTES_MAX: u64 = 1 << 20;
 /// One copy of term and vote, as logic encodes it.
 pub type VoteSector = Box<[u8; SECTOR_BYTES]>;
 
-/// Both copies as found; `None` if the file does not exist. A copy that cannot be read comes as zeros. Blocking.
+/// Both copies as found, made durable; `None` if the file does not exist. A copy that cannot be read comes as zeros.
+/// Blocking.
 pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     let file = match File::open(dir.vote_path()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    // A killed process may have left a vote that is not yet on the disk; whoever acts on it must not lose it again.
+    file.sync_data()?;
     let read = |offset| {
         let mut sector = Box::new([0; SECTOR_BYTES]);
         // Zeros are no valid copy: logic then counts on the other one, or refuses if there is none.
@@ -45,9 +48,11 @@ pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     Ok(Some(COPY_OFFSETS.map(read)))
 }
 
-/// The identity file's content; `None` if it does not exist. Blocking.
+/// The identity file's content, made durable; `None` if it does not exist. Blocking.
 pub fn read_identity(dir: &DataDirView) -> io::Result<Option<Vec<u8>>> {
     let path = dir.identity_path();
+    // The content was synced before the file got its name; the name may not be.
+    sync_dir(dir.path())?;
     match fs::metadata(&path) {
         Ok(metadata) if metadata.len() <= IDENTITY_BYTES_MAX => fs::read(&path).map(Some),
         Ok(metadata) => Err(io::Error::new(

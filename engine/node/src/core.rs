@@ -69,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) members: RefCell<Vec<NodeId>>, // those whose links are taken
     pub(crate) belonging: Cell<Belonging>,
     pub(crate) belonging_changed: link::Event,
+    pub(crate) refused: RefCell<Vec<NodeId>>, // whose links were refused, as far as the operator was told
     pub(crate) chunks: ChunkFiles,
     pub(crate) group: Option<GroupFiles>,
     /// Connections of clients and links of peers that came over the mesh.

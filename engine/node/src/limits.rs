@@ -30,6 +30,8 @@ pub const FAREWELL: Duration = Duration::from_millis(300);
 pub const OPERATIONS_END: Duration = Duration::from_secs(2);
 /// Links to this node: each core of each other node may have one a lane and core.
 pub const PEER_CONNECTIONS_MAX: usize = 1 << 18;
+/// Nodes whose refused links are told to the operator; of further ones only the debug log tells.
+pub const REFUSALS_TOLD_MAX: usize = 64;
 /// How often the thread that started the cores looks whether one of them ended.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 /// Pieces in which checksums over a chunk are computed, so that no task computes for much longer than 100 us at a time.

@@ -13,11 +13,12 @@ use link::{Accepted, IncomingLink, LinkError, LinkMessage};
 use logic::io::Input;
 use proto::codec::decode_peer_hello;
 use proto::error::Refusal;
-use proto::ids::{Address, ClusterId};
+use proto::ids::{Address, ClusterId, NodeId};
 use proto::limits::{LANE_CREDIT_BYTES, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use proto::peer::{PeerHello, PeerMessage, PeerWelcome};
 
 use crate::core::{Core, MeshItem};
+use crate::limits::REFUSALS_TOLD_MAX;
 use crate::pools;
 
 /// On core 0: hands a new link to the core that it wants.
@@ -41,7 +42,12 @@ pub(crate) async fn serve(core: Rc<Core>, accepted: Accepted) {
     let judged = |hello: &PeerHello| judge(hello, core.me, ours, core.is_member(hello.source.node));
     let link = match IncomingLink::welcome(accepted, judged).await {
         Ok(link) => link,
-        Err(error @ LinkError::Refused { .. }) => return tracing::warn!(%peer, %error, "refused a link"),
+        Err(error @ LinkError::Refused { source_address, .. }) => {
+            if is_news(&core, source_address.node) {
+                return tracing::warn!(%peer, %error, "refused a link");
+            }
+            return tracing::debug!(%peer, %error, "refused a link");
+        }
         Err(error) => return tracing::debug!(%peer, %error, "lost a new link"),
     };
     let hello = link.hello().clone();
@@ -53,6 +59,16 @@ pub(crate) async fn serve(core: Rc<Core>, accepted: Accepted) {
     };
     let outdated = core.belonging_changed.until(|| (core.belonging.get().cluster != ours).then_some(()));
     or(carried, outdated).await;
+}
+
+/// Whether a node's link is refused for the first time. It will try again and again, and so may anybody.
+fn is_news(core: &Core, node: NodeId) -> bool {
+    let mut refused = core.refused.borrow_mut();
+    let is_news = !refused.contains(&node) && refused.len() < REFUSALS_TOLD_MAX;
+    if is_news {
+        refused.push(node);
+    }
+    is_news
 }
 
 async fn take(core: &Core, received: LinkMessage<ChunkBuffer>, only_bootstrap: bool) {
@@ -75,6 +91,8 @@ async fn take(core: &Core, received: LinkMessage<ChunkBuffer>, only_bootstrap: b
         // The frame's kind says whether there is a body, and the message is of that kind.
         _ => None,
     };
+    // The cores of one node reach each other in one life: none of their links is ever stale.
+    let link = if from.node == core.me.node { 0 } else { link };
     core.inputs.push_when_room(Input::Peer { from, incarnation, link, message, body }).await;
 }
 

@@ -70,7 +70,10 @@ pub(crate) async fn run_core(start: CoreStart) {
         Err(error) => return drop(ready.send(Err(error))),
     };
     // Nothing runs on this executor yet: waiting here keeps nobody.
-    if ready.send(Ok(())).is_err() || go.recv().is_err() {
+    let told = ready.send(Ok(()));
+    // With the last of these gone, the starting thread notices a core that panicked before it said anything.
+    drop(ready);
+    if told.is_err() || go.recv().is_err() {
         return;
     }
     let inputs = Rc::new(Inputs::new());
@@ -90,6 +93,7 @@ pub(crate) async fn run_core(start: CoreStart) {
         members: RefCell::default(),
         belonging: Cell::new(Belonging { cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default() }),
         belonging_changed: link::Event::new(),
+        refused: RefCell::default(),
         chunks: files.chunks,
         group: files.group,
         connections: Tasks::new(),

@@ -144,6 +144,23 @@ fn node_lives_on_after_garbage_and_every_truncation_of_valid_frames() {
     cluster.stop();
 }
 
+#[test]
+fn client_that_does_not_read_its_answers_is_closed_and_the_others_are_served() {
+    let cluster = Cluster::start(1, 1);
+    let client = cluster.client_addresses().remove(0);
+    let options = || Options { deadline: Some(PATIENCE), ..Options::new([client.clone()]) };
+    Client::new(options()).unwrap().register("bob").unwrap();
+    let mut stream = TcpStream::connect(&client).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&frames_of_client()).unwrap();
+    let questions = status_frame().repeat(1000);
+    // 100 MB of questions: far more than sockets and queues take.
+    let asked = (0..1000).take_while(|_| stream.write_all(&questions).is_ok()).count();
+    assert!(asked < 1000, "still taken after {asked} thousand questions");
+    assert!(Client::new(options()).unwrap().status().is_ok());
+    cluster.stop();
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }

@@ -5,5 +5,6 @@
 
 pub mod disk;
 pub mod random;
+pub mod scenario;
 pub mod user;
 pub mod world;

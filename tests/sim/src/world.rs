@@ -265,7 +265,10 @@ impl World {
         self.next_conn += 1;
         let open = self.is_up(to.node);
         let start = self.nodes[&to.node].start;
-        self.conns.insert(conn, Conn { to, start, open, last_us: self.now_us, last_back_us: self.now_us, credit: UPLOAD_CREDIT_BYTES });
+        self.conns.insert(
+            conn,
+            Conn { to, start, open, last_us: self.now_us, last_back_us: self.now_us, credit: UPLOAD_CREDIT_BYTES },
+        );
         if open {
             self.request(conn, hello, None);
         } else {

@@ -14,10 +14,11 @@ use crate::table::grouped;
 pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     let machine_cores = available_parallelism().map_or(1, |cores| cores.get());
     let cores = arguments.cores.unwrap_or(u16::try_from(machine_cores).unwrap_or(u16::MAX).min(CORES_DEFAULT_MAX));
-    let findings = machine::check(&arguments.data, cores, RESERVE_BYTES_DEFAULT);
+    let data = std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone());
+    let findings = machine::check(&data, cores, RESERVE_BYTES_DEFAULT);
     let refusals = findings.iter().filter(|finding| finding.severity == Severity::Refusal).count();
     let memlock = machine::memlock_limit().ok();
-    let free = machine::free_bytes(&arguments.data).ok();
+    let free = data.ancestors().find_map(|ancestor| machine::free_bytes(ancestor).ok());
     if arguments.json {
         let findings: Vec<_> = findings
             .iter()

@@ -62,6 +62,10 @@ fn configuration(arguments: NodeArguments) -> Result<NodeConfig, NodeError> {
         }),
     );
     config.check()?;
+    // What is said about the directory later makes sense only with the whole path.
+    if let Ok(absolute) = std::path::absolute(&config.data) {
+        config.data = absolute;
+    }
     Ok(config)
 }
 

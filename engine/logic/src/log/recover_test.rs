@@ -1,6 +1,6 @@
 //! A test for each row of the recovery table, and the table against a model of power cuts and rot.
 
-use proto::ids::Term;
+use proto::ids::{LogIndex, Term};
 use proto::limits::SECTOR_BYTES;
 use raft::Storage;
 
@@ -8,7 +8,9 @@ use super::{Examined, Fault, Judgement, Proof, RecoverError, RecoverInput, Trace
 use crate::io::{LogFile, LogWrite, SegmentId};
 use crate::log::disk_model::{Content, Disk, Random, STORE, append_flushed, entry, start};
 use crate::log::flush::LogFlush;
-use crate::log::layout::{EntryKind, Reader, Reason, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
+use crate::log::layout::{
+    EntryHeader, EntryKind, Reader, Reason, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, encode_entry,
+};
 use crate::log::log::Log;
 use crate::log::rounds::{ROUNDS_BYTES, ROUNDS_SLOTS};
 
@@ -290,6 +292,53 @@ fn entry_that_cannot_follow_is_rot_even_at_the_end() {
     assert!(matches!(finding.fault, Fault::Order { round: 11, .. }), "{finding}");
 }
 
+#[test]
+fn entry_is_taken_only_where_it_can_follow() {
+    // Ten entries of term 1 in rounds 1 to 10; the hint says that nine are committed.
+    let (disk, _) = ten_rounds();
+    let segment = *Reader::new(&disk.segments[&1]).unwrap().header();
+    let end = disk.recover().unwrap().0.end.offset;
+    let good = EntryHeader {
+        kind: EntryKind::Record,
+        term: Term(1),
+        index: LogIndex(11),
+        round: 11,
+        durable: 10,
+        commit: LogIndex(9),
+        round_start: end,
+        round_continued: false,
+        round_last: true,
+    };
+    let check = |header: EntryHeader| {
+        let mut disk = disk.clone();
+        let mut bytes = Vec::new();
+        encode_entry(&segment, &header, b"x", &mut bytes);
+        disk.write(&[LogWrite { file: LogFile::Segment(SegmentId(1)), offset: end, bytes }]);
+        examined(&disk)
+    };
+    assert_eq!(check(good), Ok(Judgement::Clean));
+    // A round may be passed over, a term too; what is not committed may be replaced.
+    assert_eq!(check(EntryHeader { round: 12, term: Term(5), ..good }), Ok(Judgement::Clean));
+    assert_eq!(check(EntryHeader { index: LogIndex(10), term: Term(2), ..good }), Ok(Judgement::Clean));
+    for bad in [
+        EntryHeader { index: LogIndex(12), ..good },
+        EntryHeader { index: LogIndex(9), term: Term(2), ..good },
+        EntryHeader { index: LogIndex(0), commit: LogIndex(0), ..good },
+        EntryHeader { term: Term(0), ..good },
+        EntryHeader { commit: LogIndex(12), ..good },
+        EntryHeader { durable: 9, ..good },
+        EntryHeader { round: 10, durable: 9, ..good },
+        EntryHeader { round: 9, durable: 8, ..good },
+        EntryHeader { round_start: end - 8, ..good },
+        EntryHeader { round_start: end + 8, ..good },
+        EntryHeader { round_continued: true, ..good },
+        EntryHeader { kind: EntryKind::Seal, index: LogIndex(10), ..good },
+    ] {
+        let outcome = check(bad);
+        assert!(matches!(outcome, Err(RecoverError::Rot(_))), "{bad:?}: {outcome:?}");
+    }
+}
+
 /// A log under random load, with what it must hold.
 struct Run {
     random: Random,
@@ -398,6 +447,10 @@ impl Run {
     /// A flush that succeeds, or is cut off by a power cut. `false` when the log refuses to go on.
     fn flush(&mut self, seen: &mut Seen) -> bool {
         let Some(flush) = self.log.take_flush() else { return true };
+        // The next segment may be made while a flush is under way.
+        if self.random.one_in(2) {
+            self.prepare();
+        }
         let mut whole = self.disk.clone();
         whole.write(&flush.writes);
         seen.rolled += u64::from(flush.writes.len() > 2);

@@ -1,5 +1,7 @@
 //! The rules of the Raft paper (Ongaro and Ousterhout 2014, extended version) that the project relies on, one by one.
 
+use std::collections::BTreeSet;
+
 use proto::ids::{Address, CoreId, LogIndex, NodeId, RequestId, Term};
 use proto::peer::{LeaderRequest, RaftMessage};
 use raft::eraftpb::MessageType;
@@ -60,6 +62,24 @@ fn group_whose_clocks_run_alike_elects_a_leader() {
         world.pass(60);
         assert!(world.leader().is_some(), "seed {seed}");
     }
+}
+
+/// Section 5.2: each election has a new timeout, also when the one before came to nothing.
+#[test]
+fn node_that_campaigns_in_vain_draws_a_new_timeout_each_time() {
+    let mut world = World::new(3, 0, 1);
+    world.settle();
+    world.cut.extend([2, 3]);
+    let mut campaigns = Vec::new();
+    for tick in 0..200 {
+        let before = world.sent.len();
+        world.tick(1);
+        if world.sent.len() > before {
+            campaigns.push(tick);
+        }
+    }
+    let pauses: BTreeSet<usize> = campaigns.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.len() > 3 && pauses.iter().all(|pause| (10..20).contains(pause)), "{pauses:?}");
 }
 
 /// Section 5.2, and guard rail of the blueprint: the timeout is ours at every tick, so that a seed repeats.
@@ -570,8 +590,8 @@ fn request_is_not_admitted_before_the_leader_serves_and_is_refused_in_time() {
 #[test]
 fn only_voter_commits_what_its_own_disk_has() {
     let mut world = World::new(1, 1, 1);
-    world.held.insert((1, OpKind::Vote));
     world.settle();
+    world.held.insert((1, OpKind::Vote));
     (0..30).for_each(|_| world.tick(1));
     world.settle();
     assert!(world.leads(1), "it needs nobody's vote");
@@ -624,12 +644,12 @@ fn node_whose_disk_stands_still_takes_in_only_so_much() {
         term: Term(1),
         ..RaftMessage::default()
     };
-    let now = world.now;
+    let (now, link) = (world.now, world.nodes[&1].link);
     for _ in 0..WAITING_MAX + 100 {
-        world.node(2).up().on_message(now, NodeId(1), 100, beat.clone());
+        world.node(2).up().on_message(now, NodeId(1), link, beat.clone());
         world.turn(2);
     }
-    assert!((90..=100).contains(&world.node(2).up().dropped().overloaded));
+    assert!((100..=110).contains(&world.node(2).up().dropped().overloaded));
     (0..50).for_each(|_| world.tick(2));
     assert_eq!(world.node(2).up().state().role, RoleKind::Follower, "time stands still for it");
     assert!(world.sent.iter().all(|parcel| parcel.from != 2));
@@ -653,8 +673,8 @@ fn only_voter_that_was_deposed_leads_again_when_its_log_is_durable() {
         term: Term(9),
         ..RaftMessage::default()
     };
-    let now = world.now;
-    world.node(1).up().on_message(now, NodeId(2), 100, newer);
+    let (now, link) = (world.now, world.nodes[&2].link);
+    world.node(1).up().on_message(now, NodeId(2), link, newer);
     world.turn(1);
     assert_eq!(world.node(1).up().state().role, RoleKind::Follower);
     world.pass(40);

@@ -144,8 +144,8 @@ pub struct Node {
     pub handed: u64,
     // Terms of what its disk has: the harness's own account, read back after every flush.
     durable: Vec<u64>,
-    // Number of its links to others: a new one after each restart.
-    link: u64,
+    /// Number of its links to others: a new one after each restart.
+    pub link: u64,
     lives: u64,
 }
 
