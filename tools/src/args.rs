@@ -270,6 +270,9 @@ pub struct DemoArguments {
     /// Where the nodes keep their data meanwhile [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Leave the nodes' data and logs, and say where they are.
+    #[arg(long)]
+    pub keep: bool,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Command::Node(_) => NODE_LOG,
         _ => COMMAND_LOG,
     });
-    match start_logging(log).and_then(|()| run(arguments.command)) {
+    match start_logging(log).and_then(|()| run(arguments.command, arguments.log.as_deref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
@@ -42,7 +42,8 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+/// `log` is what was asked for, if anything.
+fn run(command: Command, log: Option<&str>) -> Result<(), Failure> {
     match command {
         Command::Node(arguments) => command::node::run(*arguments),
         Command::Register(arguments) => command::register::run(&arguments),
@@ -51,6 +52,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Log(which) => command::log::run(&which),
         Command::Doctor(arguments) => command::doctor::run(&arguments),
-        Command::Demo(arguments) => command::demo::run(&arguments),
+        Command::Demo(arguments) => command::demo::run(&arguments, log),
     }
 }

@@ -26,8 +26,8 @@ const IDENTITY_BYTES_MAX: u64 = 1 << 20;
 /// One copy of term and vote, as logic encodes it.
 pub type VoteSector = Box<[u8; SECTOR_BYTES]>;
 
-/// Both copies as found, made durable; `None` if the file does not exist. A copy that cannot be read comes as zeros.
-/// Blocking.
+/// Both copies as found, made durable; `None` if the file does not exist. A copy that cannot be read comes as
+/// ones: never as zeros, which would say that nothing was ever written there. Blocking.
 pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     let file = match File::open(dir.vote_path()) {
         Ok(file) => file,
@@ -38,10 +38,10 @@ pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     file.sync_data()?;
     let read = |offset| {
         let mut sector = Box::new([0; SECTOR_BYTES]);
-        // Zeros are no valid copy: logic then counts on the other one, or refuses if there is none.
+        // Ones are a bad copy: logic then counts on the other one, or refuses if there is none.
         if let Err(error) = file.read_exact_at(&mut sector[..], offset) {
             tracing::error!(path = %dir.vote_path().display(), offset, %error, "a copy of the vote could not be read");
-            *sector = [0; SECTOR_BYTES];
+            *sector = [0xff; SECTOR_BYTES];
         }
         sector
     };

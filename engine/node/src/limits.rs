@@ -28,6 +28,12 @@ pub const STOP_SECONDS_MAX: u64 = 5;
 pub const FAREWELL: Duration = Duration::from_millis(300);
 /// How long disk operations that are under way may take to end when the node stops.
 pub const OPERATIONS_END: Duration = Duration::from_secs(2);
+/// Looks at its I/O that a core takes after its last task: one submits the cancellations, one sees their end, one to spare.
+pub const CANCEL_TURNS: usize = 3;
+/// How long a port may seem taken: the kernel gives back what a killed process had in io_uring a little after its end.
+pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two tries to bind.
+pub const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// Links to this node: each core of each other node may have one a lane and core.
 pub const PEER_CONNECTIONS_MAX: usize = 1 << 18;
 /// Nodes whose refused links are told to the operator; of further ones only the debug log tells.

@@ -11,7 +11,7 @@ use disk::log_device::FlushMethod;
 use disk::machine::{self, Severity};
 use disk::{DataDir, DataDirView, DirError};
 use executor::JoinHandle;
-use link::{Bound, mesh};
+use link::{Bound, ListenError, mesh};
 
 use logic::shard::{InitialMember, ShardConfig};
 use proto::ids::{Address, CoreId, NodeId};
@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{FlushChoice, NodeConfig, resolve};
 use crate::ending::Ending;
 use crate::error::NodeError;
-use crate::limits::{STOP_SECONDS_MAX, WATCH_INTERVAL};
+use crate::limits::{BIND_PATIENCE, BIND_PAUSE, STOP_SECONDS_MAX, WATCH_INTERVAL};
 use crate::start::{CoreListeners, CoreStart, run_core};
 use crate::stop::StopHandle;
 
@@ -32,6 +32,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds both addresses of `config`, exclusively: a second process cannot take the same port. Port 0 takes a free one.
+    /// Waits a moment for a port that is taken, since a process that was just killed may not have let go of it yet.
     pub fn bind(config: &NodeConfig) -> Result<Listeners, NodeError> {
         Ok(Listeners { client: bind("clients", &config.client)?, peer: bind("peers", &config.peer)? })
     }
@@ -59,7 +60,13 @@ fn bind(role: &'static str, address: &str) -> Result<Bound, NodeError> {
         |error: String| NodeError::Listen { role, text: format!("{address}: {error}; correct the host name") };
     let found = resolve(address).map_err(|error| unresolved(error.to_string()))?;
     let socket = found.first().copied().ok_or_else(|| unresolved("no address of that name".to_owned()))?;
-    Bound::bind(socket).map_err(|error| NodeError::Listen { role, text: error.to_string() })
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match Bound::bind(socket) {
+            Err(ListenError::PortTaken { .. }) if Instant::now() < deadline => thread::sleep(BIND_PAUSE),
+            bound => return bound.map_err(|error| NodeError::Listen { role, text: error.to_string() }),
+        }
+    }
 }
 
 /// Runs a node until `stop` is stopped (`Ok`) or it cannot go on. Blocks the calling thread.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use disk::log_device::FlushMethod;
 use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, small_files};
 use glommio::timer::sleep;
-use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, within};
+use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
 use logic::io::{Effect, Input};
 use logic::shard::{GroupStart, Shard, ShardConfig, ShardStart};
@@ -27,7 +27,7 @@ use crate::disk_ops::{self, SmallWrites};
 use crate::ending::Ending;
 use crate::error::NodeError;
 use crate::inputs::Inputs;
-use crate::limits::{FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
+use crate::limits::{CANCEL_TURNS, FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
 use crate::pools::Pools;
 use crate::{links, mesh, shard_loop};
 
@@ -232,12 +232,18 @@ async fn end(core: &Rc<Core>, listening: Option<Listening>) {
     if let Some(listening) = listening {
         listening.client.stop().await;
         listening.peer.stop().await;
+        drop(listening);
     }
     core.connections.stop().await;
     core.peers.stop().await;
     // What the kernel has begun it may still write; the directory is given back only after that.
     within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
     core.operations.stop().await;
+    // Each look of the executor at its rings ends some of what was cancelled. Until then the kernel keeps the sockets, and
+    // a ring that is thrown away keeps them for a while longer.
+    for _ in 0..CANCEL_TURNS {
+        breathe().await;
+    }
     tracing::debug!(core = core.me.core.0, buffers = ?core.buffers.counts(), "core ended");
 }
 

@@ -37,15 +37,21 @@ const NODE_SETTINGS: [&str; 4] =
     ["cores = 1", "segment_bytes = 4194304", "cache_bytes = 16777216", "reserve_bytes = 67108864"];
 
 /// The demo; fails unless every image arrived exactly once, intact and in order.
-pub fn run(arguments: &DemoArguments) -> Result<(), Failure> {
+///
+/// `log` is what the nodes log.
+pub fn run(arguments: &DemoArguments, log: Option<&str>) -> Result<(), Failure> {
     let start = Instant::now();
     let photographs = images::load(arguments)?;
     let interrupt = interrupt()?;
-    let mut cluster = prepare(arguments, interrupt.clone()).map_err(|problem| Failure::new(Cause::Failed, problem))?;
+    let mut cluster =
+        prepare(arguments, log, interrupt.clone()).map_err(|problem| Failure::new(Cause::Failed, problem))?;
     let outcome = Demo::new(&mut cluster, &photographs, interrupt.clone()).run();
     match outcome {
         Ok(result) => {
             result.print(arguments, &photographs, start.elapsed());
+            if arguments.keep {
+                eprintln!("the nodes' data and logs are in {}", cluster.keep_folder().display());
+            }
             Ok(())
         }
         Err(_) if interrupt.load(Ordering::Acquire) => {
@@ -67,12 +73,15 @@ fn interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(flag)
 }
 
-fn prepare(arguments: &DemoArguments, interrupt: Arc<AtomicBool>) -> Result<Cluster, Problem> {
+fn prepare(arguments: &DemoArguments, log: Option<&str>, interrupt: Arc<AtomicBool>) -> Result<Cluster, Problem> {
     let program: PathBuf = std::env::current_exe().map_err(cluster::problem("cannot find the own executable"))?;
     let mut setup = Setup::new(program);
     setup.settings = NODE_SETTINGS.map(str::to_owned).to_vec();
     setup.parent = arguments.dir.clone();
     setup.interrupt = interrupt;
+    if let Some(log) = log {
+        setup.log = log.to_owned();
+    }
     Cluster::prepare(setup)
 }
 

@@ -100,7 +100,8 @@ impl Run {
 /// Runs one seed, then lets the group recover: it must agree and go on.
 fn run(seed: u64) -> Drawn {
     let voters = [3, 3, 5][(seed % 3) as usize];
-    let world = World::new(voters, seed % 2, seed);
+    let mut world = World::new(voters, seed % 2, seed);
+    world.turns = Some(Random::new(!seed));
     let mut run = Run { world, random: Random::new(seed), proposed: 0, drawn: Drawn::default() };
     for step in 0..STEPS {
         run.step();
@@ -110,8 +111,11 @@ fn run(seed: u64) -> Drawn {
     }
     let Run { mut world, mut drawn, .. } = run;
     world.cut.clear();
+    world.turns = None;
     for node in world.ids() {
-        if !world.is_up(node) {
+        if world.is_up(node) {
+            world.turn(node);
+        } else {
             world.start(node);
         }
     }

@@ -171,6 +171,9 @@ pub struct World {
     pub cut: BTreeSet<u64>,
     /// What `settle` leaves undone.
     pub held: BTreeSet<(u64, OpKind)>,
+    /// Draws whether a node has its turn after an input; without, after each. Several inputs a turn is what a busy node
+    /// does.
+    pub turns: Option<Random>,
     /// Every message that ever left a node.
     pub sent: Vec<Parcel>,
     /// What was ever handed out, by index.
@@ -192,6 +195,7 @@ impl World {
             now: Now::default(),
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
+            turns: None,
             sent: Vec::new(),
             chosen: Vec::new(),
             voters: (1..=voters).map(NodeId).collect(),
@@ -287,6 +291,12 @@ impl World {
         self.check_leader(node);
     }
 
+    fn maybe_turn(&mut self, node: u64) {
+        if self.turns.as_mut().is_none_or(|random| random.within(0, 3) == 0) {
+            self.turn(node);
+        }
+    }
+
     fn carry_out(&mut self, node: u64, effect: Effect) {
         match effect {
             Effect::Send { to, message: PeerMessage::Raft(message), body: None, .. } => {
@@ -342,7 +352,7 @@ impl World {
                 manager.on_log_read(ticket, Ok(bytes.to_vec()));
             }
         }
-        self.turn(node);
+        self.maybe_turn(node);
     }
 
     /// The disk refuses the segment it is asked for.
@@ -362,7 +372,7 @@ impl World {
         }
         let now = self.now;
         self.node(to).up().on_message(now, NodeId(from), link, message);
-        self.turn(to);
+        self.maybe_turn(to);
     }
 
     pub fn tick(&mut self, node: u64) {
@@ -370,7 +380,7 @@ impl World {
         if self.is_up(node) {
             let now = self.now;
             self.node(node).up().on_tick(now);
-            self.turn(node);
+            self.maybe_turn(node);
         }
     }
 
@@ -440,7 +450,7 @@ impl World {
     pub fn propose(&mut self, node: u64, records: &[&str]) -> Result<Proposed, ProposeError> {
         let batch = records.iter().map(|record| record.as_bytes().to_vec()).collect();
         let proposed = self.node(node).up().propose(batch);
-        self.turn(node);
+        self.maybe_turn(node);
         proposed
     }
 
