@@ -164,8 +164,9 @@ struct Bar {
 
 impl Report<'_> {
     fn bars(&self) -> Vec<Bar> {
-        let mean = |pair: [f64; 2]| (pair[0] + pair[1]) / 2.0;
-        let (flush, trip) = (mean(self.baseline.flush), mean(self.baseline.round_trip));
+        // The smaller of the two: what disturbs a baseline makes it larger, and the bar with it.
+        let least = |pair: [f64; 2]| pair[0].min(pair[1]);
+        let (flush, trip) = (least(self.baseline.flush), least(self.baseline.round_trip));
         let mut bars = Vec::new();
         if let Some(step) = self.steps.iter().find(|step| step.in_flight == 1) {
             let (limit, found) = (BAR_FACTOR * (flush + 2.0 * trip), at_us(&step.latencies, 50.0));

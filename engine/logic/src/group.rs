@@ -305,7 +305,8 @@ impl Group {
         out.push(Effect::ClusterKnown { cluster: membership.cluster, incarnation: membership.incarnation });
         for (index, image, holders) in running.state.live_records() {
             for core in cores_here(holders, self.config.address.node, membership.incarnation) {
-                out.push(Effect::Tell { core, note: CoreNote::Claim { image, index } });
+                let note = CoreNote::Claim { image, index, receivers: Vec::new() };
+                out.push(Effect::Tell { core, note });
             }
         }
         for core in 0..self.config.cores {
@@ -514,8 +515,9 @@ impl Running {
                     if let Outcome::Ready(Ok(outcome)) = &outcome
                         && !outcome.fresh.is_empty()
                     {
-                        for core in cores_here(&ready.holders, identity.node, cx.view.incarnation) {
-                            cx.tell(core, CoreNote::Claim { image: ready.image, index });
+                        for core in cores_here(&ready.holders, identity.node, identity.incarnation()) {
+                            let receivers = self.state.names_of(&outcome.fresh);
+                            cx.tell(core, CoreNote::Claim { image: ready.image, index, receivers });
                         }
                         self.subscriptions.on_fresh(&self.state, &outcome.fresh, cx.out);
                     }
@@ -530,7 +532,7 @@ impl Running {
         };
         if let Outcome::Acked(_, freed) = &outcome {
             for freed in freed {
-                for core in cores_here(&freed.holders, identity.node, cx.view.incarnation) {
+                for core in cores_here(&freed.holders, identity.node, identity.incarnation()) {
                     cx.tell(core, CoreNote::Free { image: freed.image, index: freed.index });
                 }
             }

@@ -66,6 +66,7 @@ enum Chunk {
 #[derive(Debug)]
 struct Uploading {
     spec: Upload,
+    unready: Vec<String>, // receivers of `spec` whose record is not known here
     is_home: bool,
     sources: Vec<Address>,
     received_end: u64,
@@ -178,6 +179,7 @@ impl Home {
         for name in &spec.receivers {
             if !upload.spec.receivers.contains(name) {
                 upload.spec.receivers.push(name.clone());
+                upload.unready.push(name.clone());
                 if upload.notice == NoticeState::Ready {
                     upload.notice = NoticeState::Idle;
                 }
@@ -260,9 +262,11 @@ impl Home {
             }
         }
         for image in moved {
-            let object = self.objects.get_mut(&image).expect("nothing was removed");
-            report(cx, image, object.upload.as_ref().expect("only uploads moved"));
+            // Checked before it is reported: what is reported whole counts as a copy.
             self.advance(cx, image);
+            if let Some(upload) = self.objects.get(&image).and_then(|object| object.upload.as_ref()) {
+                report(cx, image, upload);
+            }
         }
     }
 
@@ -322,7 +326,6 @@ impl Home {
                         holders.push(*holder);
                     }
                 }
-                let is_holder = holders.iter().any(|holder| holder.address == cx.me);
                 for &source in &upload.sources {
                     let message =
                         PeerMessage::UploadReady { image, receivers: names.clone(), index, holders: holders.clone() };
@@ -334,12 +337,17 @@ impl Home {
                     return self.advance(cx, image);
                 }
                 upload.sources.clear();
-                if !object.claims.is_empty() {
-                    self.settle(image);
-                } else if !is_holder {
-                    self.cancel_others(cx, image);
-                    self.drop_object(cx, image);
-                }
+                // Of a record that names this core the claim is there or comes; the others do not concern its bytes.
+                let claims = &object.claims;
+                let claim_comes = |name: &String| {
+                    ready.iter().any(|receiver| {
+                        receiver.name == *name
+                            && receiver.holders.iter().any(|holder| holder.address == cx.me)
+                            && !claims.contains(&receiver.index)
+                    })
+                };
+                upload.unready.retain(claim_comes);
+                self.try_settle(cx, image);
             }
             LeaderAnswer::TooFewHolders => {
                 upload.notice = NoticeState::Again { at_us: cx.now.mono_us + ORPHAN_US };
@@ -353,21 +361,26 @@ impl Home {
     }
 
     /// A record names this core as holder.
-    pub fn on_claim(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
+    ///
+    /// `receivers` are those for whom the record made it ready.
+    pub fn on_claim(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex, receivers: &[Arc<str>]) {
         let Some(object) = self.objects.get_mut(&image) else {
-            tracing::error!(%image, %index, "a record names this core as holder of bytes that are not here");
+            tracing::warn!(%image, %index, "a record names this core as holder of bytes that are not here");
             return;
         };
         if object.claims.contains(&index) {
             return;
         }
         object.claims.push(index);
+        if let Some(upload) = &mut object.upload {
+            upload.unready.retain(|name| !receivers.iter().any(|other| **other == **name));
+        }
         let waits = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
         if waits && !object.before.is_empty() {
             // The record speaks of the bytes found at start; those being received again are not needed.
             self.restore(cx, image);
-        } else if object.upload.as_ref().is_some_and(|upload| upload.notice == NoticeState::Ready || !upload.is_home) {
-            self.settle(image);
+        } else {
+            self.try_settle(cx, image);
         }
     }
 
@@ -375,8 +388,9 @@ impl Home {
     pub fn on_free(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
         let Some(object) = self.objects.get_mut(&image) else { return };
         object.claims.retain(|&claim| claim != index);
-        let in_use = object.upload.as_ref().is_some_and(|upload| upload.notice != NoticeState::Ready);
-        if object.claims.is_empty() && !in_use {
+        if object.upload.is_some() {
+            self.try_settle(cx, image);
+        } else if object.claims.is_empty() {
             self.drop_object(cx, image);
         }
     }
@@ -569,6 +583,7 @@ impl Home {
         self.chunks.space.promise(blocks);
         object.upload = Some(Uploading {
             spec: spec.clone(),
+            unready: spec.receivers.clone(),
             is_home,
             sources: Vec::new(),
             received_end: have,
@@ -601,7 +616,26 @@ impl Home {
         self.settle(image);
     }
 
-    /// The image is ready and claimed: the upload needs no memory any more.
+    /// Ends an upload of which nothing is open: every receiver's record is known, and those that name this core claimed
+    /// its bytes. Until then nothing frees them: a record that names it may be on its way.
+    fn try_settle(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let object = self.objects.get(&image).expect("the caller found it");
+        let is_open = object
+            .upload
+            .as_ref()
+            .is_none_or(|upload| !upload.unready.is_empty() || (upload.is_home && upload.notice != NoticeState::Ready));
+        if is_open {
+            return;
+        }
+        if object.claims.is_empty() {
+            self.cancel_others(cx, image);
+            self.drop_object(cx, image);
+        } else {
+            self.settle(image);
+        }
+    }
+
+    /// The upload needs no memory any more.
     fn settle(&mut self, image: ImageId) {
         let object = self.objects.get_mut(&image).expect("the caller found it");
         if let Some(upload) = object.upload.take() {
@@ -633,7 +667,10 @@ impl Home {
         for &source in &upload.sources {
             refuse(cx, source, image, refusal, text.to_owned());
         }
-        if object.claims.is_empty() && object.before.is_empty() {
+        if matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
+            // A record that this node has not applied yet may name it all the same. What is applied will tell.
+            self.settle(image);
+        } else if object.claims.is_empty() && object.before.is_empty() {
             self.drop_object(cx, image);
         } else if object.claims.is_empty() {
             self.restore(cx, image);

@@ -117,6 +117,14 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// The life of the node; 0 for one that is no member.
+    pub fn incarnation(&self) -> Incarnation {
+        match &self.state {
+            IdentityState::Member(membership) => membership.incarnation,
+            IdentityState::Empty => Incarnation::default(),
+        }
+    }
+
     /// The content of the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256);

@@ -168,6 +168,11 @@ impl Ingest {
         self.refuse(cx, image, refusal, text);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.uploads.len() as u64
+    }
+
     /// The client is gone: what it sent stays with the homes, and it may come back anywhere.
     pub fn on_client_closed(&mut self, conn: ConnId) {
         self.uploads.retain(|_, passing| passing.conn != conn);

@@ -49,6 +49,11 @@ impl Requests {
         self.open.len() < REQUESTS_MAX
     }
 
+    /// How many wait.
+    pub fn count(&self) -> u64 {
+        self.open.len() as u64
+    }
+
     /// Sends a request. The caller asked `has_room`.
     pub fn ask(&mut self, me: Address, now: Now, purpose: Purpose, body: LeaderRequest, out: &mut Vec<Effect>) {
         self.last += 1;

@@ -157,6 +157,13 @@ impl Shard {
         })
     }
 
+    /// What is under way here: uploads passed on, uploads stored, requests to the leader, image bytes in the store. For the
+    /// simulator, which checks that nothing is held for ever.
+    pub fn under_way(&self) -> [u64; 4] {
+        let (uploads, _, image_bytes) = self.stages.home.counts();
+        [self.stages.ingest.count(), uploads, self.requests.count(), image_bytes]
+    }
+
     /// Takes one input. Never waits, never fails; appends to `effects`.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let mut older = None;
@@ -336,7 +343,7 @@ impl Stages {
     fn on_note(&mut self, cx: &mut Context<'_>, from: CoreId, note: CoreNote) {
         match note {
             CoreNote::View(_) => unreachable!("taken by Shard::step"),
-            CoreNote::Claim { image, index } => self.home.on_claim(cx, image, index),
+            CoreNote::Claim { image, index, receivers } => self.home.on_claim(cx, image, index, &receivers),
             CoreNote::Free { image, index } => self.home.on_free(cx, image, index),
             CoreNote::ClaimsComplete => {
                 let images = self.home.on_claims_complete();

@@ -197,6 +197,11 @@ impl State {
         names.iter().map(|name| self.clients.get(name.as_str()).copied().ok_or_else(|| name.clone())).collect()
     }
 
+    /// The names of these inboxes, which exist.
+    pub fn names_of(&self, inboxes: &[InboxId]) -> Vec<Arc<str>> {
+        inboxes.iter().map(|inbox| Arc::clone(&self.inboxes[inbox].name)).collect()
+    }
+
     /// The inbox of a client and what it acknowledged.
     pub fn inbox_of(&self, name: &str) -> Option<(InboxId, InboxSeq)> {
         let inbox = *self.clients.get(name)?;

@@ -1,5 +1,7 @@
 //! Where bytes are: on exactly `copies` nodes, freed after the acknowledgement; and little of them in the log.
 
+use std::time::Duration;
+
 use client::{Routing, Sender};
 use cluster::{Cluster, Ledger, Problem};
 use serde_json::Value;
@@ -7,6 +9,8 @@ use serde_json::Value;
 use crate::setup::{PATIENCE, cluster, helio, is_full, receive_and_check, register, send};
 
 const IMAGE_BYTES: usize = 1 << 20;
+/// A node reports what it holds twice a second, and asks about bytes it cannot judge after some seconds.
+const FREED_PATIENCE: Duration = Duration::from_secs(20);
 
 fn log_stat(cluster: &Cluster, number: u64) -> Value {
     let data = cluster.data_path(number);
@@ -60,4 +64,28 @@ fn exactly_copies_nodes_hold_the_bytes_and_the_log_takes_less_than_a_kibibyte_an
             if held.iter().all(|&bytes| bytes == 0) { Ok(()) } else { Err(Problem(format!("still held: {held:?}"))) }
         })
         .unwrap();
+}
+
+#[test]
+fn freed_bytes_stay_freed_when_the_nodes_start_again() {
+    let mut cluster = cluster();
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    let sender = Sender::connect(cluster.options(Routing::Rotate, PATIENCE), "camera").unwrap();
+    let is_free = |cluster: &mut Cluster| {
+        let held = held(cluster)?;
+        if held.iter().all(|&bytes| bytes == 0) { Ok(()) } else { Err(Problem(format!("still held: {held:?}"))) }
+    };
+    for round in 0..2 {
+        for image in 0..6 {
+            send(&sender, &mut ledger, &format!("image-{round}-{image}"), &["gallery"], 240_512);
+        }
+        let received = cluster::receive(cluster.options(Routing::Any, PATIENCE), "gallery", 6, PATIENCE).unwrap();
+        assert_eq!(received.len(), 6);
+        cluster.wait_for("the bytes are freed", FREED_PATIENCE, is_free).unwrap();
+        cluster.stop_all().unwrap();
+        cluster.start_all().unwrap();
+        cluster.wait_ready(PATIENCE).unwrap();
+        cluster.wait_for("the bytes are free after the start", FREED_PATIENCE, is_free).unwrap();
+    }
 }

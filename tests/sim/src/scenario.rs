@@ -124,10 +124,26 @@ impl Run {
             self.step();
         }
         assert!(self.senders.iter().all(|user| user.failed.is_empty()), "seed {seed}: refused: {}", self.report());
+        self.check_nothing_is_held(seed);
         self.done.images = self.submitted;
         self.done.deliveries = self.inboxes.iter().map(|user| user.stored.len() as u64).sum();
         self.done.simulated_us = self.world.now_us;
         self.done
+    }
+
+    /// Everything is acknowledged: after the idle time at the latest no upload, request or byte is left.
+    fn check_nothing_is_held(&mut self, seed: u64) {
+        let deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;
+        loop {
+            self.pass(1_000_000);
+            let left = self.world.under_way();
+            if left.is_empty() {
+                return;
+            }
+            if self.world.now_us >= deadline_us {
+                panic!("seed {seed}: held for ever: {left:?}\n{}", self.world.describe());
+            }
+        }
     }
 
     fn is_settled(&self) -> bool {

@@ -177,7 +177,7 @@ impl World {
                 segment_bytes: 1 << 20,
                 cache_bytes: 4 << 20,
                 reserve_bytes: 1 << 20,
-                upload_idle_us: 3_600_000_000,
+                upload_idle_us: 60_000_000,
                 session_idle_ms: 7 * 24 * 3_600_000,
             };
             let disk = &node.cores[usize::from(core)];
@@ -340,6 +340,12 @@ impl World {
     pub fn describe(&self) -> String {
         let cores = self.nodes.values().filter_map(|node| node.process.as_ref()).flatten();
         cores.map(|core| format!("{:#?}\n", core.shard)).collect()
+    }
+
+    /// Cores on which something is under way: uploads passed on, uploads stored, requests, image bytes stored.
+    pub fn under_way(&self) -> Vec<[u64; 4]> {
+        let cores = self.nodes.values().filter_map(|node| node.process.as_ref()).flatten();
+        cores.map(|core| core.shard.under_way()).filter(|counts| counts.iter().any(|&count| count > 0)).collect()
     }
 
     /// Buffers that logic holds on a core: they must be its cache and what is under way, no more.

@@ -31,6 +31,12 @@ fn a_copy_taken_right_after_a_start_counts() {
     run(101);
 }
 
+/// Records applied right after a start, before the cores had been told of the cluster, claimed and freed nothing.
+#[test]
+fn what_is_acknowledged_right_after_a_start_is_freed() {
+    run(112);
+}
+
 #[test]
 fn the_same_seed_does_the_same() {
     assert_eq!(run(42), run(42));

@@ -103,9 +103,9 @@ pub enum ProposeError {
 /// Messages of peers that were not stepped, since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Dropped {
-    /// Came by a link that a newer one has replaced.
+    /// Came by a link that a newer one has replaced, or answer a campaign that is over.
     pub stale: u64,
-    /// Broke a rule (`Invalid`).
+    /// Broke a rule (`Invalid`), as no correct peer does.
     pub invalid: u64,
     /// The disk is too far behind.
     pub overloaded: u64,
@@ -283,14 +283,18 @@ impl RaftManager {
             self.dropped.overloaded += 1;
             return;
         }
-        if let Err(invalid) = self.check(from, &message) {
-            self.dropped.invalid += 1;
-            if invalid.is_ordinary() {
+        match self.check(from, &message) {
+            Ok(()) => {}
+            Err(invalid) if invalid.is_ordinary() => {
+                self.dropped.stale += 1;
                 tracing::debug!(node = %self.node, %from, %invalid, "message dropped");
-            } else {
-                tracing::warn!(node = %self.node, %from, %invalid, "message refused");
+                return;
             }
-            return;
+            Err(invalid) => {
+                self.dropped.invalid += 1;
+                tracing::warn!(node = %self.node, %from, %invalid, "message refused");
+                return;
+            }
         }
         // Only members get here, so this map is bounded.
         self.links.insert(from, link);
@@ -352,7 +356,8 @@ impl RaftManager {
     }
 
     /// Does what can be done now; see the top of this file. Call it once the inputs at hand were given, and again after
-    /// committed entries were taken and applied, until `take_committed` gives none.
+    /// committed entries were taken and applied, until `take_committed` gives none. A leader that has just begun to serve
+    /// admits the requests it held: propose what the desk got, and call it once more.
     pub fn turn(&mut self, now: Now, desk: &mut dyn Desk, effects: &mut Vec<Effect>) {
         if self.raw.store().needs_mending() {
             self.mend(effects);

@@ -27,4 +27,3 @@ pub use settings::{
     APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, COMMITTED_BYTES_MAX, COMMITTED_ENTRIES_MAX, ManagerConfig,
     UNCOMMITTED_BYTES_MAX,
 };
-pub use validate::Invalid;

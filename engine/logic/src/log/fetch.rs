@@ -47,7 +47,7 @@ pub struct LogFetch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FetchError {
     /// The device could not read.
-    #[error("{at} cannot be read: {error:?}; check the disk, then `helio log verify`")]
+    #[error("{at} cannot be read: {error:?}; check the disk, then `helio log dump`")]
     Device {
         /// Where the read began.
         at: Position,
@@ -55,7 +55,7 @@ pub enum FetchError {
         error: DiskError,
     },
     /// What was read is not what was written.
-    #[error("entry at {at} went bad since the start ({reason}); check the disk, then `helio log verify`")]
+    #[error("entry at {at} went bad since the start ({reason}); check the disk, then `helio log dump`")]
     Entry {
         /// Where.
         at: Position,
@@ -63,7 +63,7 @@ pub enum FetchError {
         reason: Reason,
     },
     /// What was read is intact but another entry.
-    #[error("{at} holds entry {found}, expected {expected}; check the disk, then `helio log verify`")]
+    #[error("{at} holds entry {found}, expected {expected}; check the disk, then `helio log dump`")]
     Index {
         /// Where.
         at: Position,

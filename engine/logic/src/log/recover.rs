@@ -234,7 +234,7 @@ pub enum RecoverError {
     },
 }
 
-const REMEDY: &str = "nothing was changed; look at it with `helio log verify`, and keep the other nodes running: they have \
+const REMEDY: &str = "nothing was changed; look at it with `helio log dump`, and keep the other nodes running: they have \
      what is missing. Healing in place is not in this version: rejoin this node as a new life with an empty data directory";
 
 /// A log that was read and judged.

@@ -48,16 +48,21 @@ fn closed_queue_is_written_whole_even_to_an_end_that_also_sends() {
     run(async {
         let (here, there) = ends();
         let outbox = Outbox::new(OutboxLimits::CLIENT);
+        let bytes = payload(CHUNK_BYTES_MAX, 1);
+        send_chunk(&outbox, &bytes, body(&bytes).await).unwrap();
         for _ in 0..100 {
             ping(&outbox).unwrap();
         }
         outbox.close();
         assert_eq!(ping(&outbox), Err(SendError::Closed));
-        // Bytes that this end will never read: closing on top of them must not reset the connection.
-        there.write_first(&vec![7; 100_000]).await.unwrap();
+        // Bytes that this end will never read: closing on top of them must not reset the connection while what it sent is
+        // still on its way, for the other end reads late.
+        there.write_first(&[7; 100_000]).await.unwrap();
         let reading = async {
+            until(|| outbox.queued_bytes() == 0).await;
+            pause().await;
             let mut reader = there.reader(FrameLimits::CLIENT_REQUEST);
-            for _ in 0..100 {
+            for _ in 0..101 {
                 reader.next(&FreshBuffers).await.unwrap();
             }
             let end = reader.next(&FreshBuffers).await.err().unwrap();

@@ -2,10 +2,11 @@
 //!
 //! `world` is the harness: it checks the five properties of the Raft paper's figure 3 while it runs, and that nothing is
 //! promised before it is durable, by its own account of what each disk has. `rules` are the paper's rules one by one,
-//! `faults` are random runs with every fault at once.
+//! `guards` the guard rails around raft, `faults` random runs with every fault at once.
 
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod guards;
 mod rules;
 mod world;

@@ -2,29 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use proto::ids::{Address, CoreId, LogIndex, NodeId, RequestId, Term};
-use proto::peer::{LeaderRequest, RaftMessage};
+use proto::ids::{LogIndex, NodeId, Term};
 use raft::eraftpb::MessageType;
 
 use super::world::{OpKind, World};
-use crate::consensus::manager::{Dropped, ProposeError};
-use crate::consensus::settings::{APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
-use crate::consensus::{Request, RoleKind, convert};
-
-fn elected(voters: u64, learners: u64) -> World {
-    let mut world = World::new(voters, learners, 1);
-    world.elect(1);
-    world
-}
-
-fn request(id: u64) -> Request {
-    Request {
-        origin: Address { node: NodeId(3), core: CoreId(1) },
-        request: RequestId(id),
-        hops: 2,
-        body: LeaderRequest::Probe { payload: Vec::new() },
-    }
-}
+use crate::consensus::RoleKind;
+use crate::consensus::manager::ProposeError;
 
 /// Section 5.2: a candidate with the votes of a majority becomes leader, and all others follow it.
 #[test]
@@ -99,7 +82,7 @@ fn same_seed_gives_the_same_run_and_another_seed_another() {
 /// Section 5.3: an entry is committed once the leader has replicated it on a majority, and all apply it in order.
 #[test]
 fn proposals_reach_every_node_in_order() {
-    let mut world = elected(3, 2);
+    let mut world = World::elected(3, 2);
     let proposed = world.propose(1, &["a", "b"]).unwrap();
     assert_eq!((proposed.term, proposed.first), (Term(1), LogIndex(2)));
     world.settle();
@@ -114,7 +97,7 @@ fn proposals_reach_every_node_in_order() {
 /// Section 5.3: a majority is enough; whoever was away gets the rest later.
 #[test]
 fn majority_commits_without_the_others_and_they_catch_up() {
-    let mut world = elected(5, 0);
+    let mut world = World::elected(5, 0);
     world.cut.extend([4, 5]);
     world.propose(1, &["a"]).unwrap();
     world.settle();
@@ -129,21 +112,6 @@ fn majority_commits_without_the_others_and_they_catch_up() {
     for node in 1..=5 {
         assert_eq!(world.records(node), ["a", "b"], "node {node}");
     }
-}
-
-/// Many proposals of one turn are one message to each follower, and one flush.
-#[test]
-fn batch_is_one_message_and_one_flush() {
-    let mut world = elected(3, 0);
-    world.sent.clear();
-    world.held.insert((1, OpKind::Flush));
-    let records: Vec<String> = (0..100).map(|i| format!("record {i}")).collect();
-    world.propose(1, &records.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-    assert_eq!(world.message(MessageType::MsgAppend).len(), 2);
-    assert_eq!(world.node(1).ops.iter().filter(|op| op.kind() == OpKind::Flush).count(), 1);
-    world.held.clear();
-    world.settle();
-    assert_eq!(world.records(3), records);
 }
 
 /// Figure 2: a vote is on stable storage before the answer. The harness asserts it at every message; here it is seen.
@@ -170,7 +138,7 @@ fn vote_does_not_leave_before_it_is_written() {
 /// Figure 2: entries are on stable storage before they are acknowledged.
 #[test]
 fn acknowledgement_does_not_leave_before_the_flush() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.held.insert((2, OpKind::Flush));
     world.sent.clear();
     world.propose(1, &["a"]).unwrap();
@@ -202,7 +170,7 @@ fn flush_does_not_start_before_the_term_is_durable() {
 /// Thesis, section 10.2.1: the leader's own disk may lag; a majority of followers commits. It applies when it has it too.
 #[test]
 fn slow_disk_of_the_leader_delays_only_the_leader() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.held.insert((1, OpKind::Flush));
     world.propose(1, &["a"]).unwrap();
     world.settle();
@@ -219,7 +187,7 @@ fn slow_disk_of_the_leader_delays_only_the_leader() {
 /// Section 5.3: commit needs a majority that has the entry durably, the leader included or not.
 #[test]
 fn slow_disks_of_both_followers_hold_up_the_commit() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.held.extend([(2, OpKind::Flush), (3, OpKind::Flush)]);
     world.propose(1, &["a"]).unwrap();
     world.settle();
@@ -233,7 +201,7 @@ fn slow_disks_of_both_followers_hold_up_the_commit() {
 /// One flush at a time; what gathers meanwhile is the next (group commit).
 #[test]
 fn entries_that_gather_during_a_flush_are_one_next_flush() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.held.insert((1, OpKind::Flush));
     for record in ["a", "b", "c"] {
         world.propose(1, &[record]).unwrap();
@@ -252,7 +220,7 @@ fn entries_that_gather_during_a_flush_are_one_next_flush() {
 /// Section 5.4.1: a node whose log lacks a committed entry is not elected.
 #[test]
 fn node_with_an_older_log_is_not_elected() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.cut.insert(3);
     world.propose(1, &["a"]).unwrap();
     world.settle();
@@ -271,7 +239,7 @@ fn node_with_an_older_log_is_not_elected() {
 /// Section 5.3: what an old leader left uncommitted on few nodes gives way to the new leader's log.
 #[test]
 fn conflicting_suffix_is_replaced_by_the_new_leaders() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.cut.insert(1);
     world.propose(1, &["lost 1", "lost 2", "lost 3"]).unwrap();
     world.settle();
@@ -301,7 +269,7 @@ fn conflicting_suffix_is_replaced_by_the_new_leaders() {
 /// a leader begins with an empty entry and serves when that is applied.
 #[test]
 fn new_leader_commits_older_entries_with_its_own_first_one_and_serves_then() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.held.extend([(1, OpKind::Flush), (3, OpKind::Flush)]);
     world.propose(1, &["a"]).unwrap();
     world.settle();
@@ -328,7 +296,7 @@ fn new_leader_commits_older_entries_with_its_own_first_one_and_serves_then() {
 /// Thesis, section 6.2 (check quorum): a leader that a majority does not hear steps down.
 #[test]
 fn leader_without_majority_steps_down() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.cut.insert(1);
     world.pass(40);
     assert_ne!(world.node(1).up().state().role, RoleKind::Leader);
@@ -339,7 +307,7 @@ fn leader_without_majority_steps_down() {
 /// Thesis, section 9.6 (pre-vote): a node that was away does not depose the leader when it comes back.
 #[test]
 fn node_that_was_away_does_not_disturb_the_leader() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.cut.insert(3);
     world.pass(60);
     let term = world.node(1).up().state().term;
@@ -352,7 +320,7 @@ fn node_that_was_away_does_not_disturb_the_leader() {
 /// Figure 2, persistent state: a follower that restarts goes on where its disk is.
 #[test]
 fn restarted_follower_has_what_it_acknowledged_and_gets_the_rest() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     world.propose(1, &["a", "b"]).unwrap();
     world.settle();
     world.crash(3, 0, 0);
@@ -369,7 +337,7 @@ fn restarted_follower_has_what_it_acknowledged_and_gets_the_rest() {
 /// Figure 2, persistent state: the whole group restarts and loses nothing.
 #[test]
 fn group_that_restarts_together_keeps_what_was_committed() {
-    let mut world = elected(3, 0);
+    let mut world = World::elected(3, 0);
     for i in 0..300 {
         world.propose(1, &[&format!("record {i}, long enough to need more than one segment of the log")]).unwrap();
         world.settle();
@@ -383,207 +351,6 @@ fn group_that_restarts_together_keeps_what_was_committed() {
     for node in 1..=3 {
         assert_eq!(world.records(node), records);
     }
-}
-
-/// A flush that was cut off is repaired durably before the node says or hears anything.
-#[test]
-fn torn_end_is_repaired_before_the_node_takes_part() {
-    let mut world = elected(3, 0);
-    world.held.insert((3, OpKind::Flush));
-    let records: Vec<String> = (0..20).map(|i| format!("record {i} {}", "x".repeat(200))).collect();
-    world.propose(1, &records.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-    world.settle();
-    world.crash(3, 4, 0);
-    let kept = world.durable(3).len();
-    assert!(kept > 1 && kept < 21, "{kept}");
-    world.start(3);
-    world.settle();
-    assert!(world.node(3).ops.iter().any(|op| op.kind() == OpKind::Flush), "the repair is under way");
-    world.sent.clear();
-    world.pass(15);
-    assert!(world.sent.iter().all(|parcel| parcel.from != 3));
-    assert_eq!(world.node(3).up().state().role, RoleKind::Follower);
-    world.held.clear();
-    world.settle();
-    world.pass(6);
-    assert_eq!(world.records(3), records);
-}
-
-/// A vote that a crash left in one copy is written to both before anything depends on it.
-#[test]
-fn vote_in_one_copy_is_written_again_at_start() {
-    let mut world = World::new(3, 0, 1);
-    world.settle();
-    world.held.insert((2, OpKind::Vote));
-    for _ in 0..20 {
-        world.tick(1);
-        world.settle();
-    }
-    world.crash(2, 0, 1);
-    world.start(2);
-    assert_eq!(world.node(2).up().state().term, Term(1));
-    world.sent.clear();
-    world.pass(5);
-    assert!(world.sent.iter().all(|parcel| parcel.from != 2), "its term is not sure yet");
-    world.held.clear();
-    world.settle();
-    world.pass(30);
-    assert!(world.leader().is_some());
-}
-
-/// Promise P5: a full queue says so, and what was refused is nowhere.
-#[test]
-fn too_much_uncommitted_is_busy_and_nothing_of_the_batch_is_proposed() {
-    let mut world = elected(3, 0);
-    world.cut.extend([2, 3]);
-    let big = "x".repeat(4000);
-    let (batch, batch_bytes) = ([&big[..]; 100], 400_000);
-    let mut taken = 0;
-    while world.propose(1, &batch).is_ok() {
-        taken += 1;
-        assert!(taken * batch_bytes <= UNCOMMITTED_BYTES_MAX);
-    }
-    assert_eq!(taken, UNCOMMITTED_BYTES_MAX / batch_bytes);
-    while world.propose(1, &[&big]).is_ok() {}
-    let last = world.node(1).up().state().last;
-    assert_eq!(world.propose(1, &["small", &big]), Err(ProposeError::Busy));
-    assert_eq!(world.node(1).up().state().last, last);
-    assert!(world.node(1).up().propose_bytes() < 4000);
-    // What does fit is taken.
-    world.propose(1, &["small"]).unwrap();
-    assert_eq!(world.node(1).up().state().last.0, last.0 + 1);
-}
-
-/// Promise P5: without room for more log nothing that does not fit is taken; with room again all goes on.
-#[test]
-fn full_disk_makes_proposals_busy_until_there_is_room() {
-    let mut world = elected(1, 0);
-    let record = "x".repeat(1000);
-    world.held.insert((1, OpKind::Prepare));
-    let mut taken = 0;
-    for _ in 0..40 {
-        if world.node(1).ops.iter().any(|op| op.kind() == OpKind::Prepare) {
-            world.refuse_segment(1);
-        }
-        match world.propose(1, &[&record]) {
-            Ok(_) => taken += 1,
-            Err(error) => assert_eq!(error, ProposeError::Busy),
-        }
-        world.settle();
-    }
-    assert!(world.node(1).up().is_full());
-    assert!((3..20).contains(&taken), "{taken}");
-    assert_eq!(world.records(1).len(), taken, "what was taken is committed");
-    world.held.clear();
-    world.pass(25);
-    assert!(!world.node(1).up().is_full());
-    world.propose(1, &[&record]).unwrap();
-    world.settle();
-    assert_eq!(world.records(1).len(), taken + 1);
-}
-
-/// Guard rail: a message of a connection that a newer one has replaced is dropped.
-#[test]
-fn message_of_an_older_link_is_dropped() {
-    let mut world = elected(3, 0);
-    world.wire.clear();
-    world.propose(1, &["a"]).unwrap();
-    let late = world.wire.iter().find(|parcel| parcel.to == 2).unwrap().clone();
-    world.settle();
-    let (now, dropped) = (world.now, world.node(2).up().dropped());
-    let newer = RaftMessage {
-        kind: convert::number_of(MessageType::MsgHeartbeat),
-        entries: Vec::new(),
-        ..late.message.clone()
-    };
-    world.node(2).up().on_message(now, NodeId(1), late.link + 1, newer);
-    world.turn(2);
-    world.sent.clear();
-    world.deliver(late);
-    assert_eq!(world.node(2).up().dropped(), Dropped { stale: dropped.stale + 1, ..dropped });
-    assert!(world.sent.is_empty());
-}
-
-/// Guard rail: what breaks a rule does not reach raft, whoever sends it.
-#[test]
-fn message_from_an_unknown_node_is_refused() {
-    let mut world = elected(3, 0);
-    let before = world.node(2).up().state();
-    let now = world.now;
-    for from in [0, 2, 9] {
-        let message = RaftMessage {
-            kind: convert::number_of(MessageType::MsgAppend),
-            from: NodeId(from),
-            to: NodeId(2),
-            term: Term(99),
-            ..RaftMessage::default()
-        };
-        world.node(2).up().on_message(now, NodeId(from), 1000, message);
-    }
-    assert_eq!(world.node(2).up().dropped().invalid, 3);
-    assert_eq!(world.node(2).up().state(), before);
-}
-
-/// Thesis, section 10.2.2 (pipelining): what is under way to one follower is bounded.
-#[test]
-fn appends_under_way_to_one_follower_are_bounded() {
-    let mut world = elected(3, 0);
-    world.cut.insert(3);
-    world.sent.clear();
-    for i in 0..2 * APPENDS_INFLIGHT_MAX {
-        world.propose(1, &[&format!("record {i}")]).unwrap();
-        world.settle();
-    }
-    let with_entries = |p: &&&super::world::Parcel| p.to == 3 && !p.message.entries.is_empty();
-    let sent = world.message(MessageType::MsgAppend).iter().filter(with_entries).count();
-    assert!(sent <= APPENDS_INFLIGHT_MAX, "{sent}");
-    world.cut.clear();
-    world.pass(30);
-    assert_eq!(world.records(3).len(), 2 * APPENDS_INFLIGHT_MAX);
-}
-
-/// Section 8, and the State pattern: requests follow the leader, whoever that becomes.
-#[test]
-fn request_that_waits_for_a_leader_finds_the_new_one() {
-    let mut world = World::new(3, 0, 1);
-    world.settle();
-    let now = world.now;
-    for node in [1, 2] {
-        let it = world.node(node);
-        it.manager.as_mut().unwrap().on_request(now, request(node), &mut it.desk);
-        assert!(it.desk.0.is_empty());
-    }
-    world.elect(1);
-    assert_eq!(world.node(1).desk.0, ["admit q1"]);
-    assert_eq!(world.node(2).desk.0, ["forward q2 to n1"]);
-    let it = world.node(2);
-    it.manager.as_mut().unwrap().on_request(now, request(3), &mut it.desk);
-    assert_eq!(it.desk.0.last().unwrap(), "forward q3 to n1");
-}
-
-#[test]
-fn request_is_not_admitted_before_the_leader_serves_and_is_refused_in_time() {
-    let mut world = World::new(3, 0, 1);
-    world.settle();
-    world.held.extend([(2, OpKind::Flush), (3, OpKind::Flush)]);
-    world.elect(1);
-    let now = world.now;
-    let it = world.node(1);
-    it.manager.as_mut().unwrap().on_request(now, request(1), &mut it.desk);
-    assert!(it.desk.0.is_empty());
-    world.held.clear();
-    world.settle();
-    assert_eq!(world.node(1).desk.0, ["admit q1"]);
-    // A leader whose majority is gone: held by the follower or candidate it becomes, then refused.
-    world.cut.insert(1);
-    world.pass(40);
-    let now = world.now;
-    let it = world.node(1);
-    it.manager.as_mut().unwrap().on_request(now, request(2), &mut it.desk);
-    assert_eq!(it.desk.0.len(), 1);
-    world.now.mono_us += 2_000_000;
-    world.turn(1);
-    assert_eq!(world.node(1).desk.0.last().unwrap(), "refuse q2 NoLeader");
 }
 
 /// A group of one is its own majority, but not before its disk has it.
@@ -605,83 +372,5 @@ fn only_voter_commits_what_its_own_disk_has() {
     world.held.clear();
     world.pass(6);
     assert_eq!(world.records(1), ["a"]);
-    assert_eq!(world.records(2), ["a"]);
-}
-
-/// A follower that cannot be reached is asked from its last known place, one message at a time.
-#[test]
-fn unreachable_node_is_probed_and_caught_up() {
-    let mut world = elected(3, 0);
-    world.cut.insert(2);
-    world.propose(1, &["a"]).unwrap();
-    world.settle();
-    world.node(1).up().report_unreachable(NodeId(2));
-    world.node(1).up().report_unreachable(NodeId(77));
-    world.node(1).up().report_unreachable(NodeId(1));
-    world.sent.clear();
-    world.propose(1, &["b"]).unwrap();
-    world.propose(1, &["c"]).unwrap();
-    let to_two =
-        world.message(MessageType::MsgAppend).iter().filter(|p| p.to == 2 && !p.message.entries.is_empty()).count();
-    assert_eq!(to_two, 1);
-    world.cut.clear();
-    world.pass(6);
-    assert_eq!(world.records(2), ["a", "b", "c"]);
-}
-
-/// A disk that stands still: what waits for it is bounded, and the node goes on where it was when the disk does.
-#[test]
-fn node_whose_disk_stands_still_takes_in_only_so_much() {
-    let mut world = elected(3, 0);
-    world.held.insert((2, OpKind::Flush));
-    world.propose(1, &["a"]).unwrap();
-    world.settle();
-    world.sent.clear();
-    let beat = RaftMessage {
-        kind: convert::number_of(MessageType::MsgHeartbeat),
-        from: NodeId(1),
-        to: NodeId(2),
-        term: Term(1),
-        ..RaftMessage::default()
-    };
-    let (now, link) = (world.now, world.nodes[&1].link);
-    for _ in 0..WAITING_MAX + 100 {
-        world.node(2).up().on_message(now, NodeId(1), link, beat.clone());
-        world.turn(2);
-    }
-    assert!((100..=110).contains(&world.node(2).up().dropped().overloaded));
-    (0..50).for_each(|_| world.tick(2));
-    assert_eq!(world.node(2).up().state().role, RoleKind::Follower, "time stands still for it");
-    assert!(world.sent.iter().all(|parcel| parcel.from != 2));
-    world.wire.clear();
-    world.held.clear();
-    world.pass(10);
-    assert_eq!(world.records(2), ["a"]);
-}
-
-/// What another node says must not bring the only voter of a group to lead with a log that is not durable.
-#[test]
-fn only_voter_that_was_deposed_leads_again_when_its_log_is_durable() {
-    let mut world = elected(1, 1);
-    world.held.insert((1, OpKind::Flush));
-    world.propose(1, &["a"]).unwrap();
-    world.settle();
-    let newer = RaftMessage {
-        kind: convert::number_of(MessageType::MsgHeartbeatResponse),
-        from: NodeId(2),
-        to: NodeId(1),
-        term: Term(9),
-        ..RaftMessage::default()
-    };
-    let (now, link) = (world.now, world.nodes[&2].link);
-    world.node(1).up().on_message(now, NodeId(2), link, newer);
-    world.turn(1);
-    assert_eq!(world.node(1).up().state().role, RoleKind::Follower);
-    world.pass(40);
-    assert_eq!(world.node(1).up().state().role, RoleKind::Follower);
-    world.held.clear();
-    world.pass(40);
-    let state = world.node(1).up().state();
-    assert!(state.serving && state.term > Term(9));
     assert_eq!(world.records(2), ["a"]);
 }

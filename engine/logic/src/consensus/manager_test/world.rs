@@ -51,14 +51,20 @@ impl Op {
 /// What survives a crash.
 #[derive(Clone)]
 pub struct Disk {
+    segment_bytes: u32,
     segments: BTreeMap<SegmentId, Vec<u8>>,
     rounds: Vec<u8>,
     votes: [Box<[u8; 512]>; 2],
 }
 
 impl Disk {
-    fn empty() -> Disk {
-        Disk { segments: BTreeMap::new(), rounds: Vec::new(), votes: [Box::new([0; 512]), Box::new([0; 512])] }
+    fn empty(segment_bytes: u32) -> Disk {
+        Disk {
+            segment_bytes,
+            segments: BTreeMap::new(),
+            rounds: Vec::new(),
+            votes: [Box::new([0; 512]), Box::new([0; 512])],
+        }
     }
 
     fn recover(&self, node: NodeId, committed: impl FnMut(LogIndex, Term, &[u8])) -> (Log, Vote) {
@@ -66,7 +72,7 @@ impl Disk {
         let vote = vote.unwrap_or(Vote { cluster: CLUSTER, node, ..Vote::default() });
         let segments: Vec<(SegmentId, &[u8])> = self.segments.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
         let config =
-            LogConfig { store: StoreId { cluster: CLUSTER, nonce: node.0.into() }, segment_bytes: SEGMENT_BYTES };
+            LogConfig { store: StoreId { cluster: CLUSTER, nonce: node.0.into() }, segment_bytes: self.segment_bytes };
         let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: vote.term, config };
         (Log::recover(input, committed).unwrap(), vote)
     }
@@ -189,6 +195,11 @@ pub struct World {
 impl World {
     /// Nodes 1 to `voters` vote, the `learners` after them do not.
     pub fn new(voters: u64, learners: u64, seed: u64) -> World {
+        World::with_segments(voters, learners, seed, SEGMENT_BYTES)
+    }
+
+    /// The same with log segments of that size.
+    pub fn with_segments(voters: u64, learners: u64, seed: u64, segment_bytes: u32) -> World {
         let mut world = World {
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
@@ -207,7 +218,7 @@ impl World {
         for node in 1..=voters + learners {
             let blank = Node {
                 manager: None,
-                disk: Disk::empty(),
+                disk: Disk::empty(segment_bytes),
                 ops: VecDeque::new(),
                 desk: Notes::default(),
                 handed: 0,
@@ -218,6 +229,13 @@ impl World {
             world.nodes.insert(node, blank);
             world.start(node);
         }
+        world
+    }
+
+    /// With node 1 as leader.
+    pub fn elected(voters: u64, learners: u64) -> World {
+        let mut world = World::new(voters, learners, 1);
+        world.elect(1);
         world
     }
 
