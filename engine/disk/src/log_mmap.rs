@@ -7,6 +7,8 @@
 //! Invariants:
 //! - A writable map is opened after its page cache was dropped and with readahead off: large folios would make each sync
 //!   write a MiB. The same file is never open for O_DIRECT here at the same time.
+//! - An identifier is stored only after the entries of its round were: a process killed between the two must not leave the
+//!   identifier alone, which would make the round look as if it might have been acknowledged.
 //! - The threads end when this value is dropped, after the job they are at.
 
 use std::cell::RefCell;
@@ -17,7 +19,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use glommio::channels::oneshot::{SharedReceiver, SharedSender, shared};
@@ -50,6 +52,8 @@ type Writes = Vec<(u32, Vec<u8>)>;
 /// Writes to some files and how to tell that they are durable.
 struct Job {
     files: Vec<(Arc<WritableMap>, Writes)>,
+    after: Option<Receiver<()>>, // store only when this was told, or nobody will
+    stored: Option<Sender<()>>,  // to be told when all is stored
     done: SharedSender<io::Result<()>>,
 }
 
@@ -88,15 +92,19 @@ impl Mapped {
             }
         }
         let mut pending = Vec::with_capacity(2);
+        let mut entries_stored = None;
         if !segments.is_empty() {
             let mut files = Vec::with_capacity(segments.len());
             for (segment, writes) in segments {
                 files.push((self.segment(segment).await?, writes));
             }
-            pending.push(submit(&self.segment_jobs, files)?);
+            let (stored, told) = channel();
+            entries_stored = Some(told);
+            pending.push(submit(&self.segment_jobs, files, None, Some(stored))?);
         }
         if !rounds.is_empty() {
-            pending.push(submit(&self.rounds_jobs, vec![(self.rounds().await?, rounds)])?);
+            let files = vec![(self.rounds().await?, rounds)];
+            pending.push(submit(&self.rounds_jobs, files, entries_stored, None)?);
         }
         for done in pending {
             done.await.map_err(|_| thread_is_gone())??;
@@ -147,10 +155,12 @@ impl Mapped {
 fn submit(
     jobs: &SyncSender<Job>,
     files: Vec<(Arc<WritableMap>, Writes)>,
+    after: Option<Receiver<()>>,
+    stored: Option<Sender<()>>,
 ) -> io::Result<SharedReceiver<io::Result<()>>> {
     let (done, receiver) = shared();
     // Never waits: the queue has room for the one flush that is under way.
-    jobs.try_send(Job { files, done }).map_err(|_| thread_is_gone())?;
+    jobs.try_send(Job { files, after, stored, done }).map_err(|_| thread_is_gone())?;
     Ok(receiver)
 }
 
@@ -159,13 +169,23 @@ fn thread_is_gone() -> io::Error {
 }
 
 fn work(queue: &Receiver<Job>) {
-    while let Ok(Job { files, done }) = queue.recv() {
-        let result = files.iter().try_for_each(|(map, writes)| {
+    while let Ok(Job { files, after, stored, done }) = queue.recv() {
+        if let Some(after) = after
+            && after.recv().is_err()
+        {
+            let _ = done.send(Err(thread_is_gone()));
+            continue;
+        }
+        for (map, writes) in &files {
             for (offset, bytes) in writes {
                 map.write(*offset as usize, bytes);
             }
-            map.sync()
-        });
+        }
+        if let Some(stored) = stored {
+            // The other thread is gone only if the device is.
+            let _ = stored.send(());
+        }
+        let result = files.iter().try_for_each(|(map, _)| map.sync());
         // Nobody waits any more: the device is gone, and with it whoever wanted to know.
         let _ = done.send(result);
         // After the answer, so that no flush waits for pages of the next one.

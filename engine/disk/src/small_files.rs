@@ -151,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_cannot_be_read_comes_as_zeros_beside_the_other() {
+    fn a_copy_that_cannot_be_read_comes_as_a_bad_one_beside_the_other() {
         let temp = test_dir();
         let dir = DataDir::open(temp.path(), NodeId(1), 1, true).unwrap();
         fs::write(dir.view().vote_path(), [5; SECTOR_BYTES]).unwrap();
         let copies = read_vote(dir.view()).unwrap().unwrap();
-        assert_eq!(copies, [Box::new([5; SECTOR_BYTES]), Box::new([0; SECTOR_BYTES])]);
+        assert_eq!(copies, [Box::new([5; SECTOR_BYTES]), Box::new([0xff; SECTOR_BYTES])]);
     }
 
     #[test]

@@ -181,10 +181,16 @@ impl Admission {
         self.propose(None, change);
     }
 
+    /// Whether something waits for `turn`.
+    pub fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// Takes the batch of this turn and gives it to `propose`, which says where in the log it went.
     pub fn turn(
         &mut self,
         out: &mut Vec<Effect>,
+        log_is_full: bool,
         propose: impl FnOnce(Vec<RecordBody>) -> Result<(Term, LogIndex), ProposeError>,
     ) {
         if self.due.is_empty() {
@@ -200,6 +206,9 @@ impl Admission {
             Err(error) => {
                 let (refusal, text) = match error {
                     ProposeError::NotLeader => (Refusal::NoLeader, "the leader changed; try again"),
+                    ProposeError::Busy if log_is_full => {
+                        (Refusal::NoSpace, "no space for the log of the leader: free space on its disk")
+                    }
                     ProposeError::Busy => (Refusal::Busy, "the log has too much under way; try again"),
                 };
                 for asker in waiters.into_iter().filter_map(|waiter| waiter.origin) {

@@ -471,7 +471,7 @@ impl Running {
             self.manager.turn(cx.now, &mut desk, cx.out);
             cx.out.append(&mut answers);
             let committed = self.manager.take_committed();
-            if committed.is_empty() {
+            if committed.is_empty() && !self.admission.has_due() {
                 break;
             }
             for entry in &committed {
@@ -494,7 +494,8 @@ impl Running {
     fn propose(&mut self, cx: &mut Context<'_>) {
         let time_ms = cx.now.wall_ms;
         let manager = &mut self.manager;
-        self.admission.turn(cx.out, |bodies| {
+        let is_full = manager.is_full();
+        self.admission.turn(cx.out, is_full, |bodies| {
             let batch = bodies.into_iter().map(|body| encode_record(&Record { time_ms, body })).collect();
             manager.propose(batch).map(|proposed| (proposed.term, proposed.first))
         });

@@ -1,6 +1,6 @@
 //! The guard rails around raft: bounds, links, a disk that is torn, full, slow or rotten, and requests for the leader.
 
-use proto::ids::{Address, CoreId, LogIndex, NodeId, RequestId, Term};
+use proto::ids::{Address, CoreId, NodeId, RequestId, Term};
 use proto::peer::{LeaderRequest, RaftMessage};
 use raft::eraftpb::MessageType;
 
