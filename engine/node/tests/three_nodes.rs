@@ -93,7 +93,7 @@ fn any_one_node_may_go_between_acceptance_and_receipt() {
 #[test]
 fn node_that_ended_has_let_go_of_its_ports_and_directory() {
     let mut cluster = Cluster::start(1, 2);
-    for _ in 0..20 {
+    for _ in 0..8 {
         assert_eq!(cluster.status().len(), 1);
         cluster.stop_node(0);
         // Without the patience of `Listeners::bind`.
