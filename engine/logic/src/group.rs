@@ -6,33 +6,23 @@
 //!           committed entries -> state -> claims, inbox entries, view to the cores; answers to whoever asked (leader)
 //! ```
 
+mod running;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::client::{CoreStatus, NodeStatus, RoleKind};
-use proto::codec::{decode_record, encode_record};
-use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, LogIndex, NodeId, RequestId};
-use proto::peer::{self, LeaderRequest, PeerMessage};
-use proto::record::{Record, RecordBody};
-use proto::ring::Member;
+use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, NodeId, RequestId};
+use proto::peer::{self, PeerMessage};
 
-use crate::admission::{Admission, LeaderDesk};
+use self::running::Running;
 use crate::bootstrap::{Bootstrap, Minted, voters_of};
-use crate::consensus::{self, ManagerConfig, RaftManager, Request};
+use crate::consensus::{self, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
 use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
-use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, INTENT_US, TICK_US};
-use crate::log::{Log, LogConfig, RecoverInput, StoreId};
-use crate::requests::Purpose;
-use crate::shard::{GroupStart, InitialMember, ShardConfig, StartError};
-use crate::state::{Outcome, State};
-use crate::subscriptions::Subscriptions;
-use crate::vote::Vote;
-
-/// Ticks without a leader before a node campaigns, at least and (exclusive) at most; ticks between heartbeats.
-const ELECTION_TICKS: (usize, usize) = (10, 20);
-const HEARTBEAT_TICKS: usize = 2;
+use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
+use crate::shard::{GroupStart, ShardConfig, StartError};
 
 /// Core 0's part.
 pub(crate) struct Group {
@@ -57,16 +47,6 @@ enum Phase {
     Joining(Ticket),
     /// Takes part.
     Running(Box<Running>),
-}
-
-struct Running {
-    manager: RaftManager,
-    state: State,
-    admission: Admission,
-    subscriptions: Subscriptions,
-    was_serving: bool, // as leader, after the last turn
-    serving_since_us: u64,
-    founded: bool, // a genesis was proposed in this time as leader
 }
 
 impl Group {
@@ -389,247 +369,6 @@ impl Group {
         }
         cx.tell(to, CoreNote::StatusTold { conn, request, status: Box::new(status) });
     }
-}
-
-impl Running {
-    fn recover(
-        config: &ShardConfig,
-        identity: &Identity,
-        membership: &Membership,
-        start: &GroupStart<'_>,
-    ) -> Result<Running, StartError> {
-        let vote = match &start.vote {
-            Some([one, other]) => Vote::choose([one, other]).map_err(|error| StartError { text: error.to_string() })?,
-            None => None,
-        };
-        let vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
-        let mut state = State::default();
-        let mut bad = None;
-        let input = RecoverInput {
-            segments: &start.segments,
-            rounds: start.rounds,
-            vote_term: vote.term,
-            config: LogConfig {
-                segment_bytes: config.segment_bytes,
-                store: StoreId { cluster: membership.cluster, nonce: identity.nonce },
-            },
-        };
-        let log = Log::recover(input, |index, _term, payload| {
-            if let Err(error) = apply(&mut state, index, payload) {
-                bad.get_or_insert(error);
-            }
-        })
-        .map_err(|error| StartError { text: error.to_string() })?;
-        if let Some(error) = bad {
-            return Err(error);
-        }
-        let learners = membership
-            .members
-            .iter()
-            .map(|member| member.node)
-            .filter(|node| !membership.voters.contains(node))
-            .collect();
-        let manager_config = ManagerConfig {
-            node: identity.node,
-            voters: membership.voters.clone(),
-            learners,
-            election_ticks_min: ELECTION_TICKS.0,
-            election_ticks_max: ELECTION_TICKS.1,
-            heartbeat_ticks: HEARTBEAT_TICKS,
-            seed: config.entropy[2],
-        };
-        let applied = state.applied();
-        Ok(Running {
-            manager: RaftManager::new(manager_config, log, vote, applied),
-            state,
-            admission: Admission::default(),
-            subscriptions: Subscriptions::default(),
-            was_serving: false,
-            serving_since_us: 0,
-            founded: false,
-        })
-    }
-
-    fn on_request(&mut self, cx: &mut Context<'_>, request: Request) {
-        let (admission, state) = (&mut self.admission, &self.state);
-        let mut desk = LeaderDesk { admission, state, now: cx.now, out: cx.out };
-        self.manager.on_request(cx.now, request, &mut desk);
-    }
-
-    /// Returns whether the view may have changed.
-    fn turn(&mut self, cx: &mut Context<'_>, identity: &Identity, config: &ShardConfig) -> bool {
-        let before = self.manager.state();
-        if before.serving && !self.founded && self.state.ring().members().is_empty() {
-            self.founded = true;
-            self.admission.propose(None, genesis(identity, config));
-        }
-        let mut changed = false;
-        loop {
-            self.propose(cx);
-            let (admission, state, mut answers) = (&mut self.admission, &self.state, Vec::new());
-            let mut desk = LeaderDesk { admission, state, now: cx.now, out: &mut answers };
-            self.manager.turn(cx.now, &mut desk, cx.out);
-            cx.out.append(&mut answers);
-            let committed = self.manager.take_committed();
-            if committed.is_empty() && !self.admission.has_due() {
-                break;
-            }
-            for entry in &committed {
-                changed |= self.apply_entry(cx, identity, entry.index, entry.term, entry.data());
-            }
-            self.manager.set_applied(self.state.applied());
-        }
-        let after = self.manager.state();
-        if self.was_serving && !after.serving {
-            self.admission.clear();
-            self.founded = false;
-        }
-        if after.serving && !self.was_serving {
-            self.serving_since_us = cx.now.mono_us;
-        }
-        self.was_serving = after.serving;
-        changed || before.leader != after.leader || before.role != after.role
-    }
-
-    fn propose(&mut self, cx: &mut Context<'_>) {
-        let time_ms = cx.now.wall_ms;
-        let manager = &mut self.manager;
-        let is_full = manager.is_full();
-        self.admission.turn(cx.out, is_full, |bodies| {
-            let batch = bodies.into_iter().map(|body| encode_record(&Record { time_ms, body })).collect();
-            manager.propose(batch).map(|proposed| (proposed.term, proposed.first))
-        });
-    }
-
-    fn apply_entry(
-        &mut self,
-        cx: &mut Context<'_>,
-        identity: &Identity,
-        index: LogIndex,
-        term: proto::ids::Term,
-        data: &[u8],
-    ) -> bool {
-        let outcome = match apply(&mut self.state, index, data) {
-            Ok(Some((outcome, record))) => {
-                if let RecordBody::Ready(ready) = &record.body {
-                    self.admission.on_ready(ready.image);
-                    if let Outcome::Ready(Ok(outcome)) = &outcome
-                        && !outcome.fresh.is_empty()
-                    {
-                        for core in cores_here(&ready.holders, identity.node, identity.incarnation()) {
-                            let receivers = self.state.names_of(&outcome.fresh);
-                            cx.tell(core, CoreNote::Claim { image: ready.image, index, receivers });
-                        }
-                        self.subscriptions.on_fresh(&self.state, &outcome.fresh, cx.out);
-                    }
-                }
-                outcome
-            }
-            Ok(None) => Outcome::Nothing,
-            Err(error) => {
-                cx.out.push(Effect::Fatal { text: error.text });
-                Outcome::Nothing
-            }
-        };
-        if let Outcome::Acked(_, freed) = &outcome {
-            for freed in freed {
-                for core in cores_here(&freed.holders, identity.node, identity.incarnation()) {
-                    cx.tell(core, CoreNote::Free { image: freed.image, index: freed.index });
-                }
-            }
-        }
-        self.admission.on_applied(cx.out, index, term, &outcome);
-        matches!(outcome, Outcome::Founded | Outcome::RingChanged)
-    }
-
-    /// As leader: marks silent nodes down.
-    fn watch(&mut self, cx: &mut Context<'_>, heard_us: &BTreeMap<NodeId, u64>, awake_us: u64) {
-        if !self.manager.state().serving {
-            return;
-        }
-        let since_us = awake_us.max(self.serving_since_us);
-        let silent: Vec<NodeId> = self
-            .state
-            .ring()
-            .members()
-            .iter()
-            .filter(|member| member.up && member.node != cx.me.node)
-            .map(|member| member.node)
-            .filter(|node| cx.now.mono_us > heard_us.get(node).copied().unwrap_or(0).max(since_us) + DOWN_US)
-            .collect();
-        for node in silent {
-            self.admission.mark_down(&self.state, node, cx.now);
-        }
-        self.admission.expire_intents(cx.now.mono_us.saturating_sub(INTENT_US));
-    }
-
-    /// As a node that the ring passes over, or that moved: asks to be counted again.
-    fn ask_to_return(&mut self, cx: &mut Context<'_>, config: &ShardConfig) {
-        let Some(me) = config.members.iter().find(|member| member.node == cx.me.node) else { return };
-        let Some(known) = self.state.ring().member(cx.me.node) else { return };
-        let is_right = known.up
-            && (&known.client_address, &known.peer_address) == (&me.client_address, &me.peer_address)
-            && known.cores == config.cores;
-        if is_right || !cx.view.contact || !cx.requests.has_room() {
-            return;
-        }
-        let InitialMember { client_address, peer_address, .. } = me.clone();
-        let body = LeaderRequest::Return {
-            node: cx.me.node,
-            incarnation: known.incarnation,
-            cores: config.cores,
-            client_address,
-            peer_address,
-            applied: self.state.applied(),
-        };
-        cx.requests.ask(cx.me, cx.now, Purpose::Return, body, cx.out);
-    }
-
-    /// As leader: ends sessions that nobody used for long.
-    fn expire(&mut self, now: Now, idle_ms: u64) {
-        let (log_time_ms, oldest) = self.state.session_ages();
-        let idle_since_ms = log_time_ms.max(now.wall_ms).saturating_sub(idle_ms);
-        if self.manager.state().serving && oldest.is_some_and(|used_ms| used_ms < idle_since_ms) {
-            self.admission.propose(None, RecordBody::ExpireSessions { idle_since_ms });
-        }
-    }
-}
-
-/// Applies one entry; `None` for one without a record.
-fn apply(state: &mut State, index: LogIndex, data: &[u8]) -> Result<Option<(Outcome, Record)>, StartError> {
-    if data.is_empty() {
-        state.apply_empty(index);
-        return Ok(None);
-    }
-    let record = decode_record(data).map_err(|error| StartError {
-        text: format!(
-            "the committed entry {index} is no record this program knows ({error}); use the program that wrote it"
-        ),
-    })?;
-    let outcome = state.apply(index, &record);
-    Ok(Some((outcome, record)))
-}
-
-fn genesis(identity: &Identity, config: &ShardConfig) -> RecordBody {
-    let IdentityState::Member(membership) = &identity.state else { unreachable!("only a member leads") };
-    let address_of = |node: NodeId| config.members.iter().find(|member| member.node == node);
-    let members: Vec<Member> = membership
-        .members
-        .iter()
-        .map(|member| Member {
-            node: member.node,
-            incarnation: Incarnation(1),
-            cores: member.cores,
-            up: true,
-            voter: membership.voters.contains(&member.node),
-            client_address: address_of(member.node).map(|found| found.client_address.clone()).unwrap_or_default(),
-            peer_address: address_of(member.node).map(|found| found.peer_address.clone()).unwrap_or_default(),
-        })
-        .collect();
-    let f_plus_1 = (membership.voters.len() - 1) / 2 + 1;
-    let wanted = if config.copies == 0 { f_plus_1 } else { usize::from(config.copies) };
-    let copies = wanted.min(members.len()) as u8;
-    RecordBody::Genesis { cluster: membership.cluster, members, copies, image_bytes_max: config.image_bytes_max }
 }
 
 /// The cores of this node, in its present life, among the holders.

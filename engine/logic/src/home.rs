@@ -14,6 +14,8 @@
 //! The homes feed all further holders themselves (a star, not a chain): with the default of two copies it is the same, and
 //! one slow holder does not hide behind another.
 
+mod upload;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -22,16 +24,14 @@ use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::error::Refusal;
 use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
-use proto::peer::{Lane, LeaderAnswer, LeaderRequest, Notice, PeerMessage, Upload};
+use proto::peer::{Lane, LeaderAnswer, PeerMessage, Upload};
 
+use self::upload::{Chunk, NoticeState, Other, Uploading, feed, report};
 use crate::context::Context;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
-use crate::limits::{
-    HOLDER_WINDOW_BYTES, HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, RESEND_US, STALL_US, UNCLAIMED_MAX,
-};
-use crate::requests::Purpose;
-use crate::store::chunks::{ChunkId, Chunks, ReadPurpose};
+use crate::limits::{HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
+use crate::store::chunks::{ChunkId, Chunks};
 use crate::store::slot::{Slot, blocks_for};
 
 /// The images of one core's store.
@@ -54,47 +54,6 @@ struct Object {
     claims: Vec<LogIndex>, // records that name this core as holder
     upload: Option<Uploading>,
     touched_us: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Chunk {
-    InFlight { length: u32, crc64: u64 },
-    Durable(Slot),
-}
-
-/// What is only needed until the image is ready.
-#[derive(Debug)]
-struct Uploading {
-    spec: Upload,
-    unready: Vec<String>, // receivers of `spec` whose record is not known here
-    is_home: bool,
-    sources: Vec<Address>,
-    received_end: u64,
-    durable_end: u64,     // <= received_end
-    promised_blocks: u64, // set aside in the space, not yet written
-    others: Vec<Other>,   // as home: the further holders
-    notice: NoticeState,
-    complete_us: Option<u64>, // since when all bytes are durable and have the right checksum
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NoticeState {
-    Idle,
-    Asked,
-    Again { at_us: u64 },
-    Ready,
-}
-
-/// A further holder, as its home sees it.
-#[derive(Debug)]
-struct Other {
-    address: Address,
-    sent_end: u64,
-    durable_end: u64,
-    reading: bool, // a chunk for it is being read from disk
-    incarnation: Incarnation,
-    heard_us: u64,
-    sent_us: u64,
 }
 
 /// The uploads only: the rest is many.
@@ -165,10 +124,10 @@ impl Home {
             let text = format!("image {image} is known with other bytes; use a new image id");
             return refuse(cx, from, image, Refusal::DifferentBytes, text);
         }
-        if self.objects.get(&image).is_none_or(|object| object.upload.is_none()) {
-            if let Err((refusal, text)) = self.begin(cx, &spec, is_home) {
-                return refuse(cx, from, image, refusal, text);
-            }
+        if self.objects.get(&image).is_none_or(|object| object.upload.is_none())
+            && let Err((refusal, text)) = self.begin(cx, &spec, is_home)
+        {
+            return refuse(cx, from, image, refusal, text);
         }
         let object = self.objects.get_mut(&image).expect("begun above");
         object.touched_us = cx.now.mono_us;
@@ -226,7 +185,7 @@ impl Home {
         upload.received_end += u64::from(body.length);
         self.image_bytes += u64::from(body.length);
         let id = ChunkId { image, life: object.life, number: object.chunks.len() as u32 };
-        object.chunks.push(Chunk::InFlight { length: body.length, crc64: body.crc64 });
+        object.chunks.push(Chunk::InFlight { length: body.length });
         let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
         for other in &mut upload.others {
             if other.sent_end == offset && other.has_window(bytes.length) {
@@ -256,6 +215,7 @@ impl Home {
                 && upload.durable_end < upload.received_end
             {
                 upload.durable_end += u64::from(slot.length);
+                upload.durable_sum = crc64_combine(upload.durable_sum, slot.crc64, u64::from(slot.length));
             }
             if !moved.contains(&id.image) {
                 moved.push(id.image);
@@ -518,10 +478,7 @@ impl Home {
             return;
         }
         if upload.complete_us.is_none() {
-            let checksum = object.chunks.iter().fold(CRC64_EMPTY, |whole, chunk| {
-                let (length, crc64) = chunk.facts();
-                crc64_combine(whole, crc64, u64::from(length))
-            });
+            let checksum = upload.durable_sum;
             if checksum != fingerprint.checksum {
                 let text = format!(
                     "the bytes of image {image} have checksum {checksum:016x}, announced was {:016x}",
@@ -560,11 +517,9 @@ impl Home {
         let object = self.objects.get_mut(&image).expect("inserted above");
         let mut have = 0;
         if has_all {
-            let (length, checksum) = object.chunks.iter().fold((0, CRC64_EMPTY), |(length, whole), chunk| {
-                let (part, crc64) = chunk.facts();
-                (length + u64::from(part), crc64_combine(whole, crc64, u64::from(part)))
-            });
-            if (length, checksum) != (spec.fingerprint.length, spec.fingerprint.checksum) {
+            // Whether the checksum is right, too, the leader judges by the record.
+            let length = object.chunks.iter().map(|chunk| u64::from(chunk.length())).sum();
+            if length != spec.fingerprint.length {
                 let text = format!("image {image} is known with other bytes; use a new image id");
                 return Err((Refusal::DifferentBytes, text));
             }
@@ -588,10 +543,11 @@ impl Home {
             sources: Vec::new(),
             received_end: have,
             durable_end: have,
+            durable_sum: CRC64_EMPTY,
             promised_blocks: blocks,
             others: Vec::new(),
             notice: NoticeState::Idle,
-            complete_us: None,
+            complete_us: has_all.then_some(cx.now.mono_us),
         });
         self.uploads += 1;
         Ok(())
@@ -605,9 +561,9 @@ impl Home {
         let received = std::mem::replace(&mut object.chunks, before.into_iter().map(Chunk::Durable).collect());
         self.next_life += 1;
         object.life = self.next_life;
-        self.image_bytes += object.chunks.iter().map(|chunk| u64::from(chunk.facts().0)).sum::<u64>();
+        self.image_bytes += object.chunks.iter().map(|chunk| u64::from(chunk.length())).sum::<u64>();
         for chunk in received {
-            self.image_bytes -= u64::from(chunk.facts().0);
+            self.image_bytes -= u64::from(chunk.length());
             if let Chunk::Durable(slot) = chunk {
                 self.chunks.free(slot.extent);
             }
@@ -648,7 +604,7 @@ impl Home {
         self.settle(image);
         let object = self.objects.remove(&image).expect("the caller found it");
         for chunk in object.chunks {
-            self.image_bytes -= u64::from(chunk.facts().0);
+            self.image_bytes -= u64::from(chunk.length());
             if let Chunk::Durable(slot) = chunk {
                 self.chunks.free(slot.extent);
             }
@@ -717,141 +673,6 @@ impl Home {
             }
             self.advance(cx, image);
         }
-    }
-}
-
-impl Uploading {
-    fn has_other(&self, node: NodeId) -> bool {
-        self.others.iter().any(|other| other.address.node == node)
-    }
-
-    fn add_other(&mut self, cx: &mut Context<'_>, address: Address) {
-        let mut chain = vec![cx.me];
-        chain.push(address);
-        cx.send_on(Lane::Holder, address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
-        self.others.push(Other {
-            address,
-            sent_end: 0,
-            durable_end: 0,
-            reading: false,
-            incarnation: Incarnation::default(),
-            heard_us: cx.now.mono_us,
-            sent_us: cx.now.mono_us,
-        });
-    }
-
-    /// Puts the next node on the ring in the place of one that failed. False if there is none to take.
-    fn replace(&mut self, cx: &mut Context<'_>, lost: NodeId) -> bool {
-        let Some(position) = self.others.iter().position(|other| other.address.node == lost) else { return true };
-        if self.others[position].durable_end == self.spec.fingerprint.length {
-            return true; // It has the bytes; whether it counts is for the record to say.
-        }
-        cx.suspects.insert(lost, cx.now);
-        let Some(name) = self.spec.receivers.first() else { return false };
-        let candidates = cx.placement(name, usize::MAX);
-        let next = candidates.into_iter().find(|address| address.node != cx.me.node && !self.has_other(address.node));
-        self.others[position].heard_us = cx.now.mono_us; // If there is none, it is asked again.
-        let Some(next) = next else { return false };
-        self.others.remove(position);
-        self.add_other(cx, next);
-        true
-    }
-
-    /// Begins again with holders that did not confirm what was sent.
-    fn resend(&mut self, cx: &mut Context<'_>) {
-        let length = self.spec.fingerprint.length;
-        for other in self.others.iter_mut().filter(|other| other.durable_end < length) {
-            let quiet_us = cx.now.mono_us.saturating_sub(other.heard_us.max(other.sent_us));
-            if quiet_us >= RESEND_US && !other.reading {
-                other.sent_us = cx.now.mono_us;
-                other.sent_end = other.durable_end;
-                let chain = vec![cx.me, other.address];
-                cx.send_on(Lane::Holder, other.address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
-            }
-        }
-    }
-
-    /// Tells the leader once enough holders have all bytes; a lone holder tells it when nobody else seems to.
-    fn try_notice(&mut self, cx: &mut Context<'_>) {
-        let Some(complete_us) = self.complete_us else { return };
-        if self.notice != NoticeState::Idle || !cx.requests.has_room() {
-            return;
-        }
-        let length = self.spec.fingerprint.length;
-        let mut holders = vec![Holder { address: cx.me, incarnation: cx.view.incarnation }];
-        holders.extend(
-            self.others
-                .iter()
-                .filter(|other| other.durable_end == length)
-                .map(|other| Holder { address: other.address, incarnation: other.incarnation }),
-        );
-        let enough = holders.len() >= usize::from(cx.view.copies);
-        if !enough && cx.now.mono_us < complete_us + ORPHAN_US {
-            return;
-        }
-        if !self.is_home && cx.now.mono_us < complete_us + ORPHAN_US {
-            return;
-        }
-        self.notice = NoticeState::Asked;
-        let notice = Notice {
-            image: self.spec.image,
-            low_water: self.spec.low_water,
-            fingerprint: self.spec.fingerprint,
-            name: self.spec.name.clone(),
-            receivers: self.spec.receivers.clone(),
-            holders,
-        };
-        let purpose = Purpose::Notice { image: self.spec.image };
-        cx.requests.ask(cx.me, cx.now, purpose, LeaderRequest::Notice(notice), cx.out);
-    }
-}
-
-impl Other {
-    fn has_window(&self, length: u32) -> bool {
-        self.sent_end + u64::from(length) <= self.durable_end + HOLDER_WINDOW_BYTES
-    }
-
-    fn send(&mut self, cx: &mut Context<'_>, image: ImageId, body: BodyRef) {
-        let message = PeerMessage::UploadChunk { image, offset: self.sent_end, crc32: body.crc32 };
-        self.sent_end += u64::from(body.length);
-        self.sent_us = cx.now.mono_us;
-        cx.send_body(Lane::Holder, self.address, message, body);
-    }
-}
-
-impl Chunk {
-    /// Payload length and CRC-64.
-    fn facts(&self) -> (u32, u64) {
-        match self {
-            Chunk::InFlight { length, crc64 } => (*length, *crc64),
-            Chunk::Durable(slot) => (slot.length, slot.crc64),
-        }
-    }
-}
-
-/// Sends a holder what it lacks, from memory or else from disk, within its window.
-fn feed(cx: &mut Context<'_>, store: &mut Chunks, image: ImageId, chunks: &[Chunk], other: &mut Other) {
-    while !other.reading {
-        let offset = other.sent_end;
-        let Some(chunk) = chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize) else { return };
-        if offset % CHUNK_BYTES_MAX as u64 != 0 || !other.has_window(chunk.facts().0) {
-            return;
-        }
-        if let Some(body) = store.cached(image, offset) {
-            other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
-        } else if let Chunk::Durable(slot) = chunk {
-            other.reading = true;
-            store.read(cx, *slot, ReadPurpose::Feed { to: other.address, image, offset });
-        } else {
-            return; // Neither in memory nor readable yet: its durability brings us back.
-        }
-    }
-}
-
-fn report(cx: &mut Context<'_>, image: ImageId, upload: &Uploading) {
-    for &source in &upload.sources {
-        let (durable_end, incarnation) = (upload.durable_end, cx.view.incarnation);
-        cx.send(source, PeerMessage::UploadProgress { image, durable_end, incarnation });
     }
 }
 

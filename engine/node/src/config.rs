@@ -3,6 +3,17 @@
 //! Every field has a default except the node's id and its data directory. A key that does not exist is an error that names
 //! it and its line, since a misspelt limit that is silently ignored is worse than a node that does not start. After
 //! `NodeConfig::check` the rest of the node relies on what it says here.
+//!
+//! ```toml
+//! node = 1
+//! data = "/var/lib/heliograph"
+//! client = "127.0.0.1:7400"
+//! peer = "127.0.0.1:7500"
+//! [[members]] # the same list on every node
+//! node = 1
+//! client = "127.0.0.1:7400"
+//! peer = "127.0.0.1:7500"
+//! ```
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -24,6 +24,7 @@ use crate::ending::Ending;
 use crate::error::NodeError;
 use crate::inputs::Inputs;
 use crate::pools::Pools;
+use crate::waiting::Waiting;
 
 /// What one core of a node hands to another.
 pub(crate) enum MeshItem {
@@ -66,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) seat: MeshSeat<MeshItem>,
     pub(crate) clients: Clients,
     pub(crate) peers: Peers,
+    pub(crate) waiting: Rc<Waiting>,          // for room in the queues of `peers`
     pub(crate) members: RefCell<Vec<NodeId>>, // those whose links are taken
     pub(crate) belonging: Cell<Belonging>,
     pub(crate) belonging_changed: link::Event,
@@ -131,6 +133,7 @@ impl Core {
         }
         self.belonging.set(Belonging { cluster, incarnation });
         self.peers.reset(cluster, incarnation);
+        self.waiting.forget_all();
         self.belonging_changed.notify();
     }
 }

@@ -13,7 +13,7 @@ use glommio::timer::sleep;
 use link::{Event, breathe};
 
 use logic::io::{BufId, Extent, FileId, Input, LogWrite, SegmentId, Ticket};
-use proto::checksum::{CRC64_EMPTY, crc64, crc64_combine};
+use proto::checksum::Sums;
 use proto::limits::SECTOR_BYTES;
 
 use crate::buffers::Filled;
@@ -64,15 +64,14 @@ pub(crate) fn chunk_read(core: &Rc<Core>, ticket: Ticket, extent: Extent, length
 
 /// Both checksums of a payload, computed in pieces between which other work gets its turn.
 async fn sums(chunk: &ChunkBuffer, length: u32) -> (u32, u64) {
-    let (mut sum32, mut sum64) = (crc32fast::Hasher::new(), CRC64_EMPTY);
+    let mut sums = Sums::new();
     for (number, piece) in chunk.payload(length as usize).chunks(SUM_PIECE_BYTES).enumerate() {
         if number > 0 {
             breathe().await;
         }
-        sum32.update(piece);
-        sum64 = crc64_combine(sum64, crc64(piece), piece.len() as u64);
+        sums.update(piece);
     }
-    (sum32.finalize(), sum64)
+    sums.finish()
 }
 
 /// `Effect::FileCreate`.

@@ -22,6 +22,7 @@ pub mod run;
 mod shard_loop;
 mod start;
 pub mod stop;
+mod waiting;
 
 pub use config::{ConfigError, FlushChoice, MemberConfig, NodeConfig};
 pub use error::{ErrorKind, NodeError};

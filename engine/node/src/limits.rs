@@ -20,6 +20,11 @@ pub const CLIENT_BUFFER_BYTES: u64 = 64 << 20;
 pub const LANE_BUFFER_BYTES: u64 = 2 * LANE_CREDIT_BYTES + (2 << 20);
 /// A client whose queue falls below this is told to logic as drained: it may be given more.
 pub const DRAINED_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
+/// Bytes that wait for room in the queue of one link. Those of clients and links are bounded by the buffers they lie in;
+/// this bounds what logic read from the disk to send it again.
+pub const WAITING_BYTES_MAX: u64 = 256 << 20;
+/// Messages that wait for room in the queue of one link: as many small chunks as fit into the buffers of a lane.
+pub const WAITING_MESSAGES_MAX: usize = 16 << 10;
 /// Time between two looks at the filesystem's free space.
 pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// A node that does not stop within this time is given up: something in it waits for ever.

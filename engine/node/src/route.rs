@@ -6,16 +6,18 @@
 //! all else                              a link of that lane: bytes, and what must keep its order with them
 //! ```
 //! A message may be lost on its way (a full queue, a broken link); logic asks again for whatever it needs an answer to.
+//! Bytes are not lost to a full queue: they wait (`waiting`).
 
 use std::rc::Rc;
 
-use link::OutBody;
+use link::{OutBody, SendError};
 
 use logic::io::{BodyRef, CoreNote, Input};
 use proto::ids::{Address, CoreId};
 use proto::peer::{Lane, PeerMessage};
 
 use crate::core::{Core, MeshItem};
+use crate::waiting::Held;
 
 /// How a message gets to its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +51,35 @@ pub(crate) fn send(core: &Core, to: Address, lane: Lane, message: PeerMessage, b
             }
         }
         Way::Link => {
-            let body = body.map(|body| out_body(core, body));
-            if let Err(error) = core.peers.send(to, lane, &message, body) {
-                tracing::debug!(%to, ?lane, %error, "dropped a message");
+            let held = Held { message, body: body.map(|body| out_body(core, body)) };
+            let refused =
+                if core.waiting.is_waiting((to, lane)) { Some(held) } else { send_on_link(core, to, lane, held) };
+            if let Some(held) = refused
+                && !core.waiting.hold((to, lane), held)
+            {
+                tracing::debug!(%to, ?lane, "too much waits for the link: dropped a message");
             }
         }
+    }
+}
+
+/// Gives a message to its link. Gives it back if it should wait for room: what has bytes, or accompanies them.
+fn send_on_link(core: &Core, to: Address, lane: Lane, held: Held) -> Option<Held> {
+    match core.peers.send(to, lane, &held.message, held.body.clone()) {
+        Ok(()) => None,
+        Err(SendError::Full) if lane != Lane::Control => Some(held),
+        Err(error) => {
+            tracing::debug!(%to, ?lane, %error, "dropped a message");
+            None
+        }
+    }
+}
+
+/// Sends what waited for room as there is room again.
+pub(crate) async fn send_waiting(core: Rc<Core>) {
+    loop {
+        let (to, lane) = core.waiting.roomy().await;
+        core.waiting.release((to, lane), |held| send_on_link(&core, to, lane, held));
     }
 }
 

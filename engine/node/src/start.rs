@@ -29,7 +29,8 @@ use crate::error::NodeError;
 use crate::inputs::Inputs;
 use crate::limits::{CANCEL_TURNS, FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
 use crate::pools::Pools;
-use crate::{links, mesh, shard_loop};
+use crate::waiting::Waiting;
+use crate::{links, mesh, route, shard_loop};
 
 /// What a core's thread is given.
 pub(crate) struct CoreStart {
@@ -78,7 +79,8 @@ pub(crate) async fn run_core(start: CoreStart) {
     }
     let inputs = Rc::new(Inputs::new());
     let identity = PeerIdentity { source: me, cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default(), start };
-    let peers = Peers::new(identity, peer_events(me.node, inputs.clone()));
+    let waiting = Rc::new(Waiting::default());
+    let peers = Peers::new(identity, peer_events(me.node, inputs.clone(), waiting.clone()));
     let core = Rc::new(Core {
         me,
         cores: config.cores,
@@ -90,6 +92,7 @@ pub(crate) async fn run_core(start: CoreStart) {
         seat,
         clients: Clients::default(),
         peers,
+        waiting,
         members: RefCell::default(),
         belonging: Cell::new(Belonging { cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default() }),
         belonging_changed: link::Event::new(),
@@ -174,21 +177,28 @@ fn unusable(error: impl std::error::Error) -> NodeError {
 }
 
 /// Tells logic of nodes that cannot be reached, and the operator, once, of those that do not want us.
-fn peer_events(own: NodeId, inputs: Rc<Inputs>) -> impl Fn(PeerEvent) {
+fn peer_events(own: NodeId, inputs: Rc<Inputs>, waiting: Rc<Waiting>) -> impl Fn(PeerEvent) {
     let refused: RefCell<HashMap<NodeId, Refusal>> = RefCell::default();
     move |event| match event {
         PeerEvent::Connected { to, .. } => {
             refused.borrow_mut().remove(&to.node);
         }
-        PeerEvent::Unreachable { node } if node != own => inputs.push(Input::PeerUnreachable { node }),
-        PeerEvent::Refused { node, refusal, text } if node != own => {
+        PeerEvent::Room { to, lane } => waiting.on_room((to, lane)),
+        PeerEvent::Unreachable { node } => {
+            waiting.forget(node);
+            if node != own {
+                inputs.push(Input::PeerUnreachable { node });
+            }
+        }
+        PeerEvent::Refused { node, refusal, text } => {
+            waiting.forget(node);
             if refused.borrow_mut().insert(node, refusal) != Some(refusal) {
                 tracing::warn!(%node, ?refusal, text, "a node refuses links of this one");
             }
-            inputs.push(Input::PeerUnreachable { node });
+            if node != own {
+                inputs.push(Input::PeerUnreachable { node });
+            }
         }
-        // A queue that has room again: logic repeats what was refused.
-        PeerEvent::Room { .. } | PeerEvent::Unreachable { .. } | PeerEvent::Refused { .. } => {}
     }
 }
 
@@ -196,6 +206,7 @@ fn peer_events(own: NodeId, inputs: Rc<Inputs>) -> impl Fn(PeerEvent) {
 fn attend(core: &Rc<Core>, small: Option<SmallFiles>) {
     core.attend("tick", shard_loop::tick(core.clone()));
     core.attend("mesh", mesh::receive(core.clone()));
+    core.attend("waiting", route::send_waiting(core.clone()));
     core.attend("space", disk_ops::watch_space(core.clone()));
     if let Some(small) = small {
         core.attend("small files", disk_ops::write_small_files(core.clone(), small));
@@ -236,6 +247,7 @@ async fn end(core: &Rc<Core>, listening: Option<Listening>) {
     }
     core.connections.stop().await;
     core.peers.stop().await;
+    core.waiting.forget_all();
     // What the kernel has begun it may still write; the directory is given back only after that.
     within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
     core.operations.stop().await;

@@ -71,7 +71,7 @@ fn options(world: &mut World, routing: Routing) -> SessionOptions {
     let mut nodes: Vec<String> = world.nodes().iter().map(|node| format!("node{}:1", node.0)).collect();
     let first = world.random.within(0, nodes.len() as u64) as usize;
     nodes.rotate_left(first);
-    SessionOptions { nodes, cluster: ClusterId::UNKNOWN, routing, seed: world.random.next(), deadline_us: None }
+    SessionOptions { nodes, cluster: ClusterId::UNKNOWN, routing, seed: world.random.draw(), deadline_us: None }
 }
 
 impl Links {
@@ -87,7 +87,7 @@ impl Links {
         let node = address.trim_start_matches("node").split(':').next().and_then(|id| id.parse().ok());
         let node = NodeId(node.expect("an address of this world"));
         let core = match &target {
-            Target::Any => CoreId((world.random.next() % u64::from(cores)) as u16),
+            Target::Any => CoreId((world.random.draw() % u64::from(cores)) as u16),
             Target::Core(core) => *core,
             Target::Client(name) => core_of(name, cores),
         };

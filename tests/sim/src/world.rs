@@ -170,7 +170,7 @@ impl World {
             let config = ShardConfig {
                 address: Address { node: id, core: CoreId(core) },
                 cores: self.cores,
-                entropy: [0; 4].map(|_: u64| self.random.next()),
+                entropy: [0; 4].map(|_: u64| self.random.draw()),
                 members: self.members.clone(),
                 copies: 0,
                 image_bytes_max: 64 << 20,
@@ -319,10 +319,8 @@ impl World {
             Event::Unreachable { at, start, node } if self.is_running(at.node, start) => {
                 self.input(at, Input::PeerUnreachable { node });
             }
-            Event::Reply { conn, reply, facts } => {
-                if self.conns.get(&conn).is_some_and(|state| state.open) {
-                    self.heard.push(Heard::Reply(conn, *reply, facts));
-                }
+            Event::Reply { conn, reply, facts } if self.conns.get(&conn).is_some_and(|state| state.open) => {
+                self.heard.push(Heard::Reply(conn, *reply, facts));
             }
             Event::Closed { conn } => {
                 if let Some(state) = self.conns.get_mut(&conn) {
@@ -441,9 +439,9 @@ impl World {
             Effect::ClientSend { conn, message, body } => {
                 let facts = body.map(|body| self.facts(at, body.buf));
                 let event = Event::Reply { conn, reply: Box::new(message), facts };
-                return self.to_client(conn, event);
+                return self.tell_client(conn, event);
             }
-            Effect::ClientClose { conn } => return self.to_client(conn, Event::Closed { conn }),
+            Effect::ClientClose { conn } => return self.tell_client(conn, Event::Closed { conn }),
             Effect::Release { buf } => {
                 let core = self.core(at);
                 let (_, holds) =
@@ -554,10 +552,10 @@ impl World {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         state.credit += u64::from(facts.length);
         let reply = Box::new(ClientReply::Credit { credit: state.credit });
-        self.to_client(conn, Event::Reply { conn, reply, facts: None });
+        self.tell_client(conn, Event::Reply { conn, reply, facts: None });
     }
 
-    fn to_client(&mut self, conn: ConnId, event: Event) {
+    fn tell_client(&mut self, conn: ConnId, event: Event) {
         let delay = self.random.within(20, 300);
         let Some(state) = self.conns.get_mut(&conn).filter(|state| state.open) else { return };
         state.last_back_us = (self.now_us + delay).max(state.last_back_us + 1);

@@ -25,5 +25,5 @@ pub const DATA_OFFSET: u64 = TABLE_OFFSET + TABLE_BYTES as u64;
 /// Length of a chunk file.
 pub const FILE_BYTES: u64 = DATA_OFFSET + FILE_BLOCKS as u64 * BLOCK_BYTES as u64;
 
-const _: () = assert!(TABLE_BYTES % BLOCK_BYTES == 0 && DATA_OFFSET % BLOCK_BYTES as u64 == 0);
+const _: () = assert!(TABLE_BYTES.is_multiple_of(BLOCK_BYTES) && DATA_OFFSET.is_multiple_of(BLOCK_BYTES as u64));
 const _: () = assert!(SLOTS_PER_SECTOR as usize * SLOT_BYTES == proto::limits::SECTOR_BYTES);
