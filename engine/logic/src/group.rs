@@ -8,7 +8,7 @@
 
 mod running;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::client::{CoreStatus, NodeStatus, RoleKind};
@@ -24,6 +24,14 @@ use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
 use crate::shard::{GroupStart, ShardConfig, StartError};
 
+/// A client that waits for the node's status.
+struct StatusAsked {
+    core: CoreId,
+    conn: ConnId,
+    request: RequestId,
+    missing: BTreeSet<CoreId>, // cores that have not reported since
+}
+
 /// Core 0's part.
 pub(crate) struct Group {
     config: ShardConfig,
@@ -31,6 +39,7 @@ pub(crate) struct Group {
     phase: Phase,
     view: Arc<View>, // as last told to the cores
     reports: BTreeMap<CoreId, CoreStatus>,
+    status_asked: Vec<StatusAsked>,  // answered when every core has reported
     heard_us: BTreeMap<NodeId, u64>, // when a node last sent anything to this core
     awake_us: u64,                   // since when this core has been running without a gap
     tick_us: u64,                    // the last tick
@@ -96,6 +105,7 @@ impl Group {
             phase,
             view: Arc::default(),
             reports: BTreeMap::new(),
+            status_asked: Vec::new(),
             heard_us: BTreeMap::new(),
             awake_us: now.mono_us,
             tick_us: now.mono_us,
@@ -167,8 +177,15 @@ impl Group {
         match (&mut self.phase, note) {
             (_, CoreNote::Report(report)) => {
                 self.reports.insert(from, report);
+                self.on_report(cx, from);
             }
-            (_, CoreNote::StatusAsk { conn, request }) => self.tell_status(cx, from, conn, request),
+            (_, CoreNote::StatusAsk { conn, request }) => {
+                let missing: BTreeSet<CoreId> = (0..self.config.cores).map(CoreId).collect();
+                for &core in &missing {
+                    cx.tell(core, CoreNote::ReportAsk);
+                }
+                self.status_asked.push(StatusAsked { core: from, conn, request, missing });
+            }
             (Phase::Running(running), CoreNote::Unclaimed { images }) => {
                 let images: Vec<ImageId> =
                     images.into_iter().filter(|&image| running.state.is_finished(image)).collect();
@@ -332,6 +349,19 @@ impl Group {
         }
         for core in 0..self.config.cores {
             cx.tell(CoreId(core), CoreNote::View(Arc::clone(&self.view)));
+        }
+    }
+
+    fn on_report(&mut self, cx: &mut Context<'_>, from: CoreId) {
+        for asked in &mut self.status_asked {
+            asked.missing.remove(&from);
+        }
+        let (done, open) =
+            std::mem::take(&mut self.status_asked).into_iter().partition(|asked| asked.missing.is_empty());
+        self.status_asked = open;
+        let done: Vec<StatusAsked> = done;
+        for asked in done {
+            self.tell_status(cx, asked.core, asked.conn, asked.request);
         }
     }
 

@@ -446,6 +446,8 @@ pub enum CoreNote {
         /// Who asked before.
         conn: ConnId,
     },
+    /// From core 0: send a report now.
+    ReportAsk,
     /// To core 0: for the status of the node. Sent about once a second and when it changed much.
     Report(CoreStatus),
     /// To core 0: a client asks for the node's status.

@@ -359,6 +359,7 @@ impl Stages {
                     cx.reply(conn, ClientReply::Status { request, status });
                 }
             }
+            CoreNote::ReportAsk => self.report(cx),
             CoreNote::Unclaimed { .. }
             | CoreNote::InboxSubscribe { .. }
             | CoreNote::InboxPull { .. }
