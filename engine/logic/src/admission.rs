@@ -12,7 +12,7 @@ use proto::record::{Ready, RecordBody};
 
 use crate::consensus::{Desk, ProposeError, Request};
 use crate::io::{Effect, Now};
-use crate::limits::{GATHERED_MAX, PENDING_MAX, RETURN_LAG_MAX, RING_PATIENCE_US};
+use crate::limits::{GATHERED_MAX, PENDING_MAX, PENDING_RESERVED, RETURN_LAG_MAX, RING_PATIENCE_US};
 use crate::state::{Outcome, State};
 
 /// What the leader keeps.
@@ -62,7 +62,11 @@ impl Desk for LeaderDesk<'_> {
 
     fn admit(&mut self, request: Request) {
         let asker = (request.origin, request.request);
-        if self.admission.pending.len() + self.admission.due.len() >= PENDING_MAX {
+        // What makes images ready, frees them or changes the ring keeps its room when everything else is refused.
+        let frees =
+            matches!(request.body, LeaderRequest::Notice(_) | LeaderRequest::Ack { .. } | LeaderRequest::Return { .. });
+        let room = if frees { PENDING_MAX } else { PENDING_MAX - PENDING_RESERVED };
+        if self.admission.pending.len() + self.admission.due.len() >= room {
             return refuse(self.out, asker, Refusal::Busy, "the leader has too many records under way");
         }
         if self.state.ring().members().is_empty() {

@@ -109,6 +109,7 @@ impl Home {
     pub fn on_upload(&mut self, cx: &mut Context<'_>, from: Address, spec: Upload) {
         let image = spec.image;
         let is_home = spec.chain.first() == Some(&cx.me);
+        tracing::trace!(%image, %from, chain = ?spec.chain, "upload");
         if cx.view.ring.members().is_empty() {
             // Who this node is in the cluster is not known to this core yet: what it holds could not be named.
             let text = "the node has just started; try again".to_owned();
@@ -118,11 +119,16 @@ impl Home {
             let text = "the home has no leader: fewer than a majority of the voters can be reached".to_owned();
             return refuse(cx, from, image, Refusal::NoLeader, text);
         }
-        if let Some(object) = self.objects.get(&image)
-            && object.upload.as_ref().is_some_and(|upload| upload.spec.fingerprint != spec.fingerprint)
-        {
-            let text = format!("image {image} is known with other bytes; use a new image id");
-            return refuse(cx, from, image, Refusal::DifferentBytes, text);
+        let other = self.objects.get(&image).and_then(|object| object.upload.as_ref());
+        if let Some(other) = other.filter(|other| other.spec.fingerprint != spec.fingerprint) {
+            // Which bytes are the image's only a record tells. Bytes that are not whole give way to a new attempt; whole ones
+            // are before the leader.
+            if other.complete_us.is_some() {
+                let text = format!("other bytes are being judged under the id {image}; try again");
+                return refuse(cx, from, image, Refusal::Busy, text);
+            }
+            let text = format!("image {image} was begun again with other bytes");
+            self.give_up(cx, image, Refusal::DifferentBytes, &text);
         }
         if self.objects.get(&image).is_none_or(|object| object.upload.is_none())
             && let Err((refusal, text)) = self.begin(cx, &spec, is_home)
@@ -677,6 +683,7 @@ impl Home {
 }
 
 fn refuse(cx: &mut Context<'_>, to: Address, image: ImageId, refusal: Refusal, text: String) {
+    tracing::trace!(%image, %to, ?refusal, text, "refused");
     cx.send(to, PeerMessage::UploadRefused { image, refusal, text });
 }
 

@@ -65,8 +65,11 @@ impl Ingest {
             return cx.reply(conn, ClientReply::Refused { image, refusal, text });
         }
         if self.uploads.get(&image).is_some_and(|known| !is_same(&known.begin, &begin)) {
-            let text = format!("image {image} is known with other bytes or receivers; use a new image id");
-            return cx.reply(conn, ClientReply::Refused { image, refusal: Refusal::DifferentBytes, text });
+            // Another connection is sending something else under this id: which is right, a record will tell.
+            let is_own = self.uploads.get(&image).is_some_and(|known| known.conn == conn);
+            let refusal = if is_own { Refusal::DifferentBytes } else { Refusal::Busy };
+            let text = format!("image {image} is being sent with other bytes or receivers; use a new image id");
+            return cx.reply(conn, ClientReply::Refused { image, refusal, text });
         }
         if !self.uploads.contains_key(&image) && (self.uploads.len() >= INGEST_UPLOADS_MAX || !cx.requests.has_room()) {
             let text = "too many uploads pass through this core; try again".to_owned();
@@ -82,6 +85,7 @@ impl Ingest {
             cx.requests.ask(cx.me, cx.now, Purpose::Intent { image }, intent, cx.out);
         }
         let parts = divide(cx, &begin.receivers);
+        tracing::trace!(%image, conn = conn.0, homes = ?parts.iter().map(|part| part.home).collect::<Vec<_>>(), "begin");
         for part in &parts {
             announce(cx, &begin, part);
         }
@@ -230,6 +234,7 @@ impl Passing {
         let waiting = || self.parts.iter().filter(|part| !part.ready);
         let durable_end = waiting().map(|part| part.durable_end).min().unwrap_or(self.begin.fingerprint.length);
         let is_first = !self.answered;
+        tracing::trace!(%image, durable_end, received_end = self.received_end, is_first, "answer");
         self.answered = true;
         if is_first && durable_end <= self.received_end {
             // The client sends ahead of the answer: what it sent was passed on to the same homes.
@@ -276,6 +281,7 @@ impl Passing {
         if lost.is_empty() {
             return;
         }
+        tracing::trace!(image = %self.begin.image, parts = lost.len(), "moves to other homes");
         let mut receivers = Vec::new();
         for &position in lost.iter().rev() {
             let part = self.parts.remove(position);
@@ -289,6 +295,8 @@ impl Passing {
                 self.parts.len() - 1
             });
             self.parts[position].receivers.extend(part.receivers);
+            // A home that had answered is asked again: its answer is what goes to the client.
+            self.parts[position].answered = false;
             announce(cx, &self.begin, &self.parts[position]);
         }
         let had_sent = self.received_end > 0;

@@ -46,7 +46,10 @@ pub const WAITING_CHUNKS_MAX: usize = 4096;
 pub const GATHERED_MAX: usize = 65_536;
 /// Proposals that wait for their commit; more are answered "busy".
 pub const PENDING_MAX: usize = 65_536;
+/// Of those, kept for records that make images ready, acknowledge them or change the ring.
+pub const PENDING_RESERVED: usize = 16_384;
 
+const _: () = assert!(PENDING_RESERVED < PENDING_MAX);
 const _: () = assert!(DOWN_US > 4 * TICK_US);
 const _: () = assert!(INBOX_PULL_ENTRIES as u64 <= DELIVERY_WINDOW);
 /// A node that asks to be on the ring again may lack this many records: it goes on catching up while it serves.
@@ -63,3 +66,7 @@ pub const EXPIRY_US: u64 = 60_000_000;
 pub const REPORT_US: u64 = 500_000;
 /// Images found at start and claimed by no record that are asked after at once.
 pub const UNCLAIMED_MAX: usize = 4096;
+/// Between two clearings of the slots of freed extents: by then most were written anew.
+pub const CLEAR_SLOTS_US: u64 = 2_000_000;
+/// Slot sectors cleared at once.
+pub const CLEAR_SLOTS_MAX: usize = 1024;

@@ -157,6 +157,11 @@ impl Shard {
         })
     }
 
+    /// The leader that this core knows; node 0 if none.
+    pub fn leader(&self) -> NodeId {
+        self.view.leader
+    }
+
     /// What is under way here: uploads passed on, uploads stored, requests to the leader, image bytes in the store. For the
     /// simulator, which checks that nothing is held for ever.
     pub fn under_way(&self) -> [u64; 4] {

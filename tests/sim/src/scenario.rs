@@ -110,6 +110,25 @@ impl Run {
         }
     }
 
+    /// Kills the leader with images under way and returns how long it took until all were accepted, in microseconds.
+    pub fn kill_leader(&mut self, seed: u64) -> u64 {
+        self.submit(10);
+        self.settle(seed);
+        self.submit(4);
+        let pause_us = self.world.random.within(1, 3_000);
+        self.pass(pause_us);
+        let leader = self.world.leader().expect("a settled cluster has a leader");
+        self.world.crash(leader);
+        let start_us = self.world.now_us;
+        while self.senders.iter().any(|user| user.unfinished() > 0) {
+            self.step();
+            if self.world.now_us > start_us + 5_000_000 {
+                panic!("seed {seed}: {} killed, 5 s later: {}\n{}", leader, self.report(), self.world.describe());
+            }
+        }
+        self.world.now_us - start_us
+    }
+
     /// Waits until every image is accepted, delivered and acknowledged. Panics with a report if it takes too long.
     pub fn settle(&mut self, seed: u64) -> Done {
         let deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;

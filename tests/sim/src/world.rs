@@ -340,6 +340,14 @@ impl World {
         cores.map(|core| format!("{:#?}\n", core.shard)).collect()
     }
 
+    /// The leader that most cores know.
+    pub fn leader(&self) -> Option<NodeId> {
+        let cores = self.nodes.values().filter_map(|node| node.process.as_ref()).flatten();
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        cores.for_each(|core| *counts.entry(core.shard.leader()).or_default() += 1);
+        counts.into_iter().filter(|(node, _)| node.0 != 0).max_by_key(|&(_, count)| count).map(|(node, _)| node)
+    }
+
     /// Cores on which something is under way: uploads passed on, uploads stored, requests, image bytes stored.
     pub fn under_way(&self) -> Vec<[u64; 4]> {
         let cores = self.nodes.values().filter_map(|node| node.process.as_ref()).flatten();

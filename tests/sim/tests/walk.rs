@@ -25,6 +25,14 @@ fn no_image_is_lost_while_nodes_die_and_links_break() {
     }
 }
 
+/// It took six seconds, until the client asked after them.
+#[test]
+fn images_under_way_are_accepted_soon_after_the_leader_died() {
+    for seed in 1..=30 {
+        Run::new(seed, 3).kill_leader(seed);
+    }
+}
+
 /// A core that had just started named itself as holder without knowing its life in the cluster.
 #[test]
 fn a_copy_taken_right_after_a_start_counts() {

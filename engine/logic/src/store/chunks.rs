@@ -15,7 +15,7 @@ use proto::limits::CHUNK_BYTES_MAX;
 
 use crate::context::Context;
 use crate::io::{Body, BufId, ConnId, DiskError, Effect, Extent, FileId, Ticket};
-use crate::limits::WAITING_CHUNKS_MAX;
+use crate::limits::{CLEAR_SLOTS_MAX, CLEAR_SLOTS_US, WAITING_CHUNKS_MAX};
 use crate::store::cache::Cache;
 use crate::store::slot::{Slot, blocks_for};
 use crate::store::space::Space;
@@ -50,6 +50,7 @@ pub(crate) struct Chunks {
     commit: Option<(Ticket, Vec<(ChunkId, Slot)>)>,
     reads: BTreeMap<Ticket, (Slot, ReadPurpose)>,
     pins: BTreeMap<(FileId, u32), Pin>, // by first block of the extent
+    clear_us: u64,                      // when slots of freed extents are cleared next
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +70,7 @@ impl Chunks {
             commit: None,
             reads: BTreeMap::new(),
             pins: BTreeMap::new(),
+            clear_us: 0,
         }
     }
 
@@ -135,7 +137,11 @@ impl Chunks {
         if let Some(file) = self.space.take_wanted_file() {
             cx.out.push(Effect::FileCreate { file });
         }
-        if self.commit.is_none() && !self.written.is_empty() {
+        if cx.now.mono_us >= self.clear_us {
+            self.clear_us = cx.now.mono_us + CLEAR_SLOTS_US;
+            self.space.clear_stale(CLEAR_SLOTS_MAX);
+        }
+        if self.commit.is_none() && (!self.written.is_empty() || self.space.has_dirty()) {
             let ticket = cx.tickets.next();
             let chunks = std::mem::take(&mut self.written);
             let files: BTreeSet<FileId> = chunks.iter().map(|(_, slot)| slot.extent.file).collect();

@@ -35,6 +35,7 @@ pub struct Space {
     free_blocks: u64,               // over all files
     promised_blocks: u64,           // to uploads begun, not yet allocated
     dirty: BTreeSet<(FileId, u32)>, // slot sectors to write with the next commit
+    stale: BTreeSet<(FileId, u32)>, // slot sectors that still name freed extents; none of them in `dirty`
 }
 
 impl Space {
@@ -51,6 +52,7 @@ impl Space {
             free_blocks: 0,
             promised_blocks: 0,
             dirty: BTreeSet::new(),
+            stale: BTreeSet::new(),
         };
         let mut used = Vec::new();
         for &(file, table) in tables {
@@ -71,6 +73,7 @@ impl Space {
             }
         }
         space.dirty.clear();
+        space.stale.clear();
         (space, used)
     }
 
@@ -125,11 +128,15 @@ impl Space {
         None
     }
 
-    /// Gives an extent back. Its slot stays on disk until something else is written there: it proves nothing.
+    /// Gives an extent back. Its slot stays on disk for a while, and proves nothing.
     pub fn free(&mut self, extent: Extent) {
         let file = self.files.get_mut(&extent.file).expect("an extent lies in a file that exists");
         file.live.remove(&extent.block);
         file.give_back(extent);
+        let sector = (extent.file, extent.block / SLOTS_PER_SECTOR);
+        if !self.dirty.contains(&sector) {
+            self.stale.insert(sector);
+        }
         self.free_blocks += u64::from(extent.blocks);
     }
 
@@ -144,7 +151,22 @@ impl Space {
         let file = self.files.get_mut(&slot.extent.file).expect("an extent lies in a file that exists");
         let before = file.live.insert(slot.extent.block, slot);
         assert!(before.is_none(), "two live extents at {:?}", slot.extent);
-        self.dirty.insert((slot.extent.file, slot.extent.block / SLOTS_PER_SECTOR));
+        let sector = (slot.extent.file, slot.extent.block / SLOTS_PER_SECTOR);
+        self.stale.remove(&sector);
+        self.dirty.insert(sector);
+    }
+
+    /// Has slots of freed extents cleared with the next commit, at most `count` sectors. Most were written anew meanwhile.
+    pub fn clear_stale(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(sector) = self.stale.pop_first() else { break };
+            self.dirty.insert(sector);
+        }
+    }
+
+    /// Whether a commit has slot sectors to write.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// The slot sectors changed since the last call, as they should be on disk.
@@ -325,6 +347,27 @@ mod tests {
             })
             .collect();
         assert_eq!(read, [Some(50), Some(2), Some(3), None, Some(5), Some(6), Some(7), Some(8)]);
+    }
+
+    #[test]
+    fn slots_of_freed_extents_are_cleared_unless_they_were_written_anew() {
+        let mut space = empty();
+        let extents: Vec<Extent> = (0..3).map(|_| space.allocate(SLOTS_PER_SECTOR).expect("room")).collect();
+        for (n, &extent) in extents.iter().enumerate() {
+            space.note_written(slot(extent, n as u64 + 1, n as u64 + 1));
+        }
+        space.take_dirty();
+        space.free(extents[0]);
+        space.free(extents[1]);
+        let again = space.allocate(SLOTS_PER_SECTOR).expect("room");
+        space.note_written(slot(again, 9, 9));
+        assert_eq!(space.take_dirty().len(), 1);
+        space.clear_stale(10);
+        let cleared = space.take_dirty();
+        assert_eq!(cleared.iter().map(|(_, sector, _)| *sector).collect::<Vec<_>>(), [1]);
+        assert!(cleared[0].2.iter().all(|&byte| byte == 0));
+        space.clear_stale(10);
+        assert!(!space.has_dirty());
     }
 
     #[test]
