@@ -66,7 +66,8 @@ pub const EXPIRY_US: u64 = 60_000_000;
 pub const REPORT_US: u64 = 500_000;
 /// Images found at start and claimed by no record that are asked after at once.
 pub const UNCLAIMED_MAX: usize = 4096;
-/// Between two clearings of the slots of freed extents: by then most were written anew.
+/// Between two clearings of the slots of freed extents while a store is busy: by then most were written anew. An idle
+/// store clears them at once.
 pub const CLEAR_SLOTS_US: u64 = 2_000_000;
 /// Slot sectors cleared at once.
 pub const CLEAR_SLOTS_MAX: usize = 1024;

@@ -137,7 +137,8 @@ impl Chunks {
         if let Some(file) = self.space.take_wanted_file() {
             cx.out.push(Effect::FileCreate { file });
         }
-        if cx.now.mono_us >= self.clear_us {
+        let is_idle = self.commit.is_none() && self.written.is_empty() && self.writing.is_empty();
+        if is_idle || cx.now.mono_us >= self.clear_us {
             self.clear_us = cx.now.mono_us + CLEAR_SLOTS_US;
             self.space.clear_stale(CLEAR_SLOTS_MAX);
         }
