@@ -185,7 +185,7 @@ pub struct SendArguments {
 /// `helio inbox`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each image is written under its place in the inbox and a safe form of its own name (00000001-cat.png), synced, and only
+Each image is written under its place in the inbox and a safe form of its own name (000000000001-cat.png), synced, and only
 then acknowledged; the cluster then frees it. Without --follow the command ends when the inbox is empty.
 
 Example:
