@@ -260,6 +260,9 @@ impl Home {
         let Some(upload) = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut()) else { return };
         if upload.others.iter().any(|other| other.address == from) {
             tracing::debug!(%image, %from, ?refusal, "a holder refused");
+            if refusal == Refusal::NoSpace {
+                upload.full.push(from.node);
+            }
             if !upload.replace(cx, from.node) && refusal == Refusal::NoSpace {
                 let text = format!("no node has room for a further copy of image {image}; free space or add disks");
                 return self.give_up(cx, image, refusal, &text);
@@ -551,6 +554,7 @@ impl Home {
             durable_end: have,
             durable_sum: CRC64_EMPTY,
             promised_blocks: blocks,
+            full: Vec::new(),
             others: Vec::new(),
             notice: NoticeState::Idle,
             complete_us: has_all.then_some(cx.now.mono_us),

@@ -29,6 +29,7 @@ pub(super) struct Uploading {
     pub(super) durable_end: u64,     // <= received_end
     pub(super) durable_sum: u64,     // CRC-64 of the bytes below `durable_end`
     pub(super) promised_blocks: u64, // set aside in the space, not yet written
+    pub(super) full: Vec<NodeId>,    // nodes that had no room for it
     pub(super) others: Vec<Other>,   // as home: the further holders
     pub(super) notice: NoticeState,
     pub(super) complete_us: Option<u64>, // since when all bytes are durable and have the right checksum
@@ -83,7 +84,10 @@ impl Uploading {
         cx.suspects.insert(lost, cx.now);
         let Some(name) = self.spec.receivers.first() else { return false };
         let candidates = cx.placement(name, usize::MAX);
-        let next = candidates.into_iter().find(|address| address.node != cx.me.node && !self.has_other(address.node));
+        let next = candidates.into_iter().find(|&Address { node, .. }| {
+            let is_taken = node == cx.me.node || self.has_other(node);
+            !is_taken && !self.full.contains(&node) && !cx.suspects.contains(node, cx.now)
+        });
         self.others[position].heard_us = cx.now.mono_us; // If there is none, it is asked again.
         let Some(next) = next else { return false };
         self.others.remove(position);
