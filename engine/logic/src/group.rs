@@ -87,6 +87,12 @@ impl Group {
             );
             return Err(StartError { text });
         }
+        // The ring of identifiers is made before a process writes its identity, and never removed.
+        if start.identity.is_some() && start.rounds.is_empty() {
+            let text = "the data directory has an identity but no log/rounds: is the log's filesystem mounted? Restore the \
+                directory as it was, or rejoin this node with an empty one: with an empty log it could undo what it acknowledged";
+            return Err(StartError { text: text.to_owned() });
+        }
         for member in config.members.iter().filter(|member| member.node != config.address.node) {
             out.push(Effect::PeerAddress { node: member.node, address: member.peer_address.clone() });
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use logic::io::{Extent, FileId, LogFile, LogWrite, SegmentId};
 use logic::log::ROUNDS_BYTES;
+use logic::shard::GroupStart;
 use logic::store::layout::TABLE_BYTES;
 
 use crate::random::Random;
@@ -97,6 +98,16 @@ pub struct GroupDisk {
 }
 
 impl GroupDisk {
+    /// What a process finds.
+    pub fn start(&self) -> GroupStart<'_> {
+        GroupStart {
+            identity: self.identity.clone(),
+            vote: self.vote.clone(),
+            segments: self.segments.iter().map(|(&segment, bytes)| (segment, bytes.as_slice())).collect(),
+            rounds: &self.rounds,
+        }
+    }
+
     /// Carries out a flush whole.
     pub fn flush(&mut self, writes: &[LogWrite]) {
         self.write(writes, |_| true);

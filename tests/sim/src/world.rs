@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use logic::io::{Body, BodyRef, BufId, ConnId, DiskError, Effect, Input, LogWrite, Now, Ticket};
 use logic::limits::TICK_US;
-use logic::shard::{ChunkFileStart, GroupStart, InitialMember, Shard, ShardConfig, ShardStart};
+use logic::shard::{ChunkFileStart, InitialMember, Shard, ShardConfig, ShardStart};
 use proto::client::{ClientReply, ClientRequest};
 use proto::ids::{Address, CoreId, Incarnation, NodeId};
 use proto::limits::UPLOAD_CREDIT_BYTES;
@@ -157,6 +157,21 @@ impl World {
         }
     }
 
+    /// Everything below a node's log directory is gone.
+    pub fn lose_log(&mut self, id: NodeId) {
+        let group = &mut self.nodes.get_mut(&id).expect("a known node").group;
+        group.segments.clear();
+        group.rounds.clear();
+    }
+
+    /// Why a node would refuse to start, if it would.
+    pub fn refusal_of(&self, id: NodeId) -> Option<String> {
+        let group = &self.nodes[&id].group;
+        let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
+        let config = shard_config(Address { node: id, core: CoreId(0) }, self.cores, &self.members, [0; 4]);
+        Shard::new(config, start, Now::default(), &mut Vec::new()).err().map(|error| error.text)
+    }
+
     /// Starts the process of a node. Panics if it refuses: no fault of this world makes a log that needs healing, except
     /// a torn last round whose identifier survived, which is answered with `false`.
     pub fn start(&mut self, id: NodeId) -> bool {
@@ -167,31 +182,15 @@ impl World {
         let mut process = Vec::new();
         let mut effects = Vec::new();
         for core in 0..self.cores {
-            let config = ShardConfig {
-                address: Address { node: id, core: CoreId(core) },
-                cores: self.cores,
-                entropy: [0; 4].map(|_: u64| self.random.draw()),
-                members: self.members.clone(),
-                copies: 0,
-                image_bytes_max: 64 << 20,
-                segment_bytes: 1 << 20,
-                cache_bytes: 4 << 20,
-                reserve_bytes: 1 << 20,
-                upload_idle_us: 60_000_000,
-                session_idle_ms: 7 * 24 * 3_600_000,
-            };
+            let address = Address { node: id, core: CoreId(core) };
+            let config = shard_config(address, self.cores, &self.members, [0; 4].map(|_: u64| self.random.draw()));
             let disk = &node.cores[usize::from(core)];
             let files = disk
                 .tables
                 .iter()
                 .map(|(&file, table)| ChunkFileStart { file, header: Box::new([0; 512]), table: table.clone() })
                 .collect();
-            let group = (core == 0).then(|| GroupStart {
-                identity: node.group.identity.clone(),
-                vote: node.group.vote.clone(),
-                segments: node.group.segments.iter().map(|(&segment, bytes)| (segment, bytes.as_slice())).collect(),
-                rounds: &node.group.rounds,
-            });
+            let group = (core == 0).then(|| node.group.start());
             let mut out = Vec::new();
             let now = Now { mono_us: self.now_us, wall_ms: self.now_us / 1000 };
             match Shard::new(config, ShardStart { files, free_bytes: FS_FREE_BYTES, group }, now, &mut out) {
@@ -202,6 +201,7 @@ impl World {
             effects.push((Address { node: id, core: CoreId(core) }, out));
         }
         node.process = Some(process);
+        node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
         for (at, out) in effects {
             self.carry_out(at, out);
         }
@@ -587,5 +587,21 @@ impl World {
 
     fn facts(&mut self, at: Address, buf: BufId) -> Facts {
         self.core(at).buffers.get(&buf).unwrap_or_else(|| panic!("{at} named {buf:?} without a hold")).0
+    }
+}
+
+fn shard_config(address: Address, cores: u16, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
+    ShardConfig {
+        address,
+        cores,
+        entropy,
+        members: members.to_vec(),
+        copies: 0,
+        image_bytes_max: 64 << 20,
+        segment_bytes: 1 << 20,
+        cache_bytes: 4 << 20,
+        reserve_bytes: 1 << 20,
+        upload_idle_us: 60_000_000,
+        session_idle_ms: 7 * 24 * 3_600_000,
     }
 }

@@ -49,3 +49,15 @@ fn what_is_acknowledged_right_after_a_start_is_freed() {
 fn the_same_seed_does_the_same() {
     assert_eq!(run(42), run(42));
 }
+
+/// With its log gone, but identity and vote in place, a node began a new log and elected another that lacked accepted images.
+#[test]
+fn a_member_without_its_log_refuses_to_start() {
+    let mut run = Run::new(5, 3);
+    run.submit(3);
+    run.settle(5);
+    let node = run.world.nodes()[1];
+    run.world.crash(node);
+    run.world.lose_log(node);
+    assert!(run.world.refusal_of(node).is_some_and(|text| text.contains("no log/rounds")));
+}

@@ -48,6 +48,13 @@ impl Running {
             Some([one, other]) => Vote::choose([one, other]).map_err(|error| StartError { text: error.to_string() })?,
             None => None,
         };
+        if let Some(vote) = vote.filter(|vote| (vote.node, vote.cluster) != (identity.node, membership.cluster)) {
+            let text = format!(
+                "the vote file is that of node {} of cluster {}, this is node {} of cluster {}: restore this node's own",
+                vote.node.0, vote.cluster, identity.node.0, membership.cluster
+            );
+            return Err(StartError { text });
+        }
         let vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
         let mut state = State::default();
         let mut bad = None;

@@ -90,7 +90,8 @@ impl Uploading {
         });
         self.others[position].heard_us = cx.now.mono_us; // If there is none, it is asked again.
         let Some(next) = next else { return false };
-        self.others.remove(position);
+        let gone = self.others.remove(position);
+        cx.send_on(Lane::Holder, gone.address, PeerMessage::UploadCancel { image: self.spec.image });
         self.add_other(cx, next);
         true
     }
