@@ -6,5 +6,6 @@
 pub mod disk;
 pub mod random;
 pub mod scenario;
+pub mod setup;
 pub mod user;
 pub mod world;

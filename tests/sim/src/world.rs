@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use logic::io::{Body, BodyRef, BufId, ConnId, DiskError, Effect, Input, LogWrite, Now, Ticket};
 use logic::limits::TICK_US;
-use logic::shard::{ChunkFileStart, InitialMember, Shard, ShardConfig, ShardStart};
+use logic::shard::{ChunkFileStart, InitialMember, Shard, ShardStart};
 use proto::client::{ClientReply, ClientRequest};
 use proto::ids::{Address, CoreId, Incarnation, NodeId};
 use proto::limits::UPLOAD_CREDIT_BYTES;
@@ -12,6 +12,7 @@ use proto::peer::{Lane, PeerMessage};
 
 use crate::disk::{CoreDisk, Facts, GroupDisk, empty_table};
 use crate::random::Random;
+use crate::setup::shard_config;
 
 const START_US: u64 = 1_000_000;
 const FS_FREE_BYTES: u64 = 16 << 30;
@@ -587,21 +588,5 @@ impl World {
 
     fn facts(&mut self, at: Address, buf: BufId) -> Facts {
         self.core(at).buffers.get(&buf).unwrap_or_else(|| panic!("{at} named {buf:?} without a hold")).0
-    }
-}
-
-fn shard_config(address: Address, cores: u16, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
-    ShardConfig {
-        address,
-        cores,
-        entropy,
-        members: members.to_vec(),
-        copies: 0,
-        image_bytes_max: 64 << 20,
-        segment_bytes: 1 << 20,
-        cache_bytes: 4 << 20,
-        reserve_bytes: 1 << 20,
-        upload_idle_us: 60_000_000,
-        session_idle_ms: 7 * 24 * 3_600_000,
     }
 }

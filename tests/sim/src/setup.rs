@@ -1,0 +1,21 @@
+//! How the nodes of a world are configured: small, so that segments roll over and caches overflow within a run.
+
+use logic::shard::{InitialMember, ShardConfig};
+use proto::ids::Address;
+
+/// The configuration of one core.
+pub fn shard_config(address: Address, cores: u16, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
+    ShardConfig {
+        address,
+        cores,
+        entropy,
+        members: members.to_vec(),
+        copies: 0,
+        image_bytes_max: 64 << 20,
+        segment_bytes: 1 << 20,
+        cache_bytes: 4 << 20,
+        reserve_bytes: 1 << 20,
+        upload_idle_us: 60_000_000,
+        session_idle_ms: 7 * 24 * 3_600_000,
+    }
+}
