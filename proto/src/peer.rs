@@ -190,7 +190,7 @@ pub struct Upload {
     pub name: String,
     /// Names of the receivers this home is to make it ready for.
     pub receivers: Vec<String>,
-    /// The shards that hold the bytes, this one first; each passes the bytes on to the next.
+    /// The shards that are to hold the bytes, the home first. Who finds itself first is the home, and feeds the others.
     pub chain: Vec<Address>,
 }
 

@@ -378,3 +378,85 @@ fn is_same(one: &Begin, other: &Begin) -> bool {
 pub(crate) fn chunk_length(length: u64, offset: u64) -> u64 {
     length.saturating_sub(offset).min(CHUNK_BYTES_MAX as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::client::{Begin, ClientReply};
+    use proto::ids::{
+        Address, ClusterId, CoreId, Fingerprint, ImageId, Incarnation, NodeId, RingEpoch, Sequence, SessionId,
+    };
+    use proto::ring::{Member, Ring};
+
+    use super::Ingest;
+    use crate::context::{Context, Suspects, Tickets};
+    use crate::io::{ConnId, Effect, Now, View};
+    use crate::requests::Requests;
+
+    fn member(node: u64) -> Member {
+        Member {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+            cores: 1,
+            up: true,
+            voter: true,
+            client_address: String::new(),
+            peer_address: String::new(),
+        }
+    }
+
+    /// A home that had answered took over the receivers of one that died, and nobody told the sender to send: it asked
+    /// again after six seconds.
+    #[test]
+    fn sender_is_answered_when_a_home_that_had_answered_takes_over_receivers() {
+        let ring = Ring::new(RingEpoch(1), vec![member(1), member(2)]);
+        let name_at = |node: u64| {
+            let mut names = (0..100).map(|number| format!("client{number}"));
+            names.find(|name| ring.home(name).is_some_and(|home| home.node == NodeId(node))).expect("a balanced ring")
+        };
+        let receivers = vec![name_at(1), name_at(2)];
+        let view = Arc::new(View {
+            cluster: ClusterId(7),
+            ring,
+            copies: 2,
+            image_bytes_max: 1000,
+            contact: true,
+            ..View::default()
+        });
+        let (mut suspects, mut requests, mut tickets) = (Suspects::default(), Requests::default(), Tickets::default());
+        let mut out = Vec::new();
+        let cx = &mut Context {
+            now: Now { mono_us: 1, wall_ms: 1 },
+            me: Address { node: NodeId(1), core: CoreId(0) },
+            view: &view,
+            suspects: &mut suspects,
+            requests: &mut requests,
+            tickets: &mut tickets,
+            out: &mut out,
+        };
+        let image = ImageId { session: SessionId(5), sequence: Sequence(1) };
+        let begin = Begin {
+            cluster: ClusterId(7),
+            image,
+            low_water: Sequence(1),
+            receivers,
+            fingerprint: Fingerprint { length: 10, checksum: 1 },
+            name: "a.png".to_owned(),
+        };
+        let home = Address { node: NodeId(1), core: CoreId(0) };
+        let is_answered = |out: &[Effect]| {
+            out.iter().any(|effect| {
+                matches!(effect, Effect::ClientSend { message: ClientReply::BeginAnswer { resume_from: 0, .. }, .. })
+            })
+        };
+        let mut ingest = Ingest::default();
+        ingest.on_begin(cx, ConnId(3), begin);
+        ingest.on_progress(cx, home, image, 0);
+        assert!(!is_answered(cx.out), "the other home has not answered");
+        cx.suspects.insert(NodeId(2), cx.now);
+        ingest.on_unreachable(cx, NodeId(2));
+        ingest.on_progress(cx, home, image, 0);
+        assert!(is_answered(cx.out));
+    }
+}

@@ -25,7 +25,6 @@ fn no_image_is_lost_while_nodes_die_and_links_break() {
     }
 }
 
-/// It took six seconds, until the client asked after them.
 #[test]
 fn images_under_way_are_accepted_soon_after_the_leader_died() {
     for seed in 1..=30 {
