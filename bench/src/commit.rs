@@ -28,10 +28,21 @@ const BAR_FACTOR: f64 = 2.0;
 const BAR_RATE: f64 = 20_000.0;
 const BAR_RATE_IN_FLIGHT: usize = 64;
 
-/// The two physical costs, p50 in microseconds, before and after the steps.
+/// The physical costs, p50 in microseconds.
+#[derive(Clone, Copy)]
+struct Costs {
+    // A 4 KiB append and its fdatasync.
+    flush: f64,
+    // A 4 KiB write past the page cache.
+    direct: f64,
+    round_trip: f64,
+}
+
+/// The physical costs before and after the steps.
+#[derive(Clone, Copy)]
 struct Baseline {
-    flush: [f64; 2],
-    round_trip: [f64; 2],
+    before: Costs,
+    after: Costs,
 }
 
 struct Step {
@@ -65,7 +76,7 @@ pub fn run(arguments: &CommitArguments) -> Result<(), String> {
         cluster.stop_all().map_err(|problem| problem.to_string())?;
     }
     let last = baseline(arguments)?;
-    let baseline = Baseline { flush: [first.0, last.0], round_trip: [first.1, last.1] };
+    let baseline = Baseline { before: first, after: last };
     let report = Report { arguments, leader: subject.leader, baseline, steps };
     if arguments.json {
         println!("{:#}", report.json());
@@ -75,11 +86,13 @@ pub fn run(arguments: &CommitArguments) -> Result<(), String> {
     Ok(())
 }
 
-/// p50 of a flush and of a loopback round trip, in microseconds.
-fn baseline(arguments: &CommitArguments) -> Result<(f64, f64), String> {
-    let floor = ::disk::baseline::flush_floor(&arguments.dir, FLOOR_COUNT).map_err(failed("flush baseline"))?;
+fn baseline(arguments: &CommitArguments) -> Result<Costs, String> {
+    let p50 = |samples: ::disk::baseline::Samples| samples.percentile(50.0).as_secs_f64() * 1e6;
+    let dir = &arguments.dir;
+    let flush = ::disk::baseline::fdatasync_latency(dir, FLOOR_COUNT).map_err(failed("fdatasync baseline"))?;
+    let direct = ::disk::baseline::flush_floor(dir, FLOOR_COUNT).map_err(failed("flush baseline"))?;
     let trips = loopback::round_trips(ROUND_TRIP_TIME).map_err(failed("loopback baseline"))?;
-    Ok((floor.percentile(50.0).as_secs_f64() * 1e6, at_us(&trips, 50.0)))
+    Ok(Costs { flush: p50(flush), direct: p50(direct), round_trip: at_us(&trips, 50.0) })
 }
 
 fn subject(arguments: &CommitArguments) -> Result<Subject, String> {
@@ -154,6 +167,16 @@ struct Report<'a> {
     steps: Vec<Step>,
 }
 
+impl Baseline {
+    fn both(&self, cost: impl Fn(&Costs) -> f64) -> [f64; 2] {
+        [cost(&self.before), cost(&self.after)]
+    }
+
+    fn least(&self, cost: impl Fn(&Costs) -> f64) -> f64 {
+        cost(&self.before).min(cost(&self.after))
+    }
+}
+
 /// A bar: what was wanted, what was measured, whether it is met.
 struct Bar {
     text: String,
@@ -165,8 +188,7 @@ struct Bar {
 impl Report<'_> {
     fn bars(&self) -> Vec<Bar> {
         // The smaller of the two: what disturbs a baseline makes it larger, and the bar with it.
-        let least = |pair: [f64; 2]| pair[0].min(pair[1]);
-        let (flush, trip) = (least(self.baseline.flush), least(self.baseline.round_trip));
+        let (flush, trip) = (self.baseline.least(|costs| costs.flush), self.baseline.least(|costs| costs.round_trip));
         let mut bars = Vec::new();
         if let Some(step) = self.steps.iter().find(|step| step.in_flight == 1) {
             let (limit, found) = (BAR_FACTOR * (flush + 2.0 * trip), at_us(&step.latencies, 50.0));
@@ -201,7 +223,11 @@ impl Report<'_> {
         json!({
             "size": self.arguments.size, "via": self.via(), "leader": self.leader, "seconds": self.arguments.seconds,
             "started_nodes": self.arguments.nodes.is_empty(),
-            "baseline": { "flush_p50_us": self.baseline.flush.map(round), "round_trip_p50_us": self.baseline.round_trip.map(round) },
+            "baseline": {
+                "fdatasync_p50_us": self.baseline.both(|costs| costs.flush).map(round),
+                "direct_write_p50_us": self.baseline.both(|costs| costs.direct).map(round),
+                "round_trip_p50_us": self.baseline.both(|costs| costs.round_trip).map(round),
+            },
             "steps": steps.collect::<Vec<_>>(), "bars": bars.collect::<Vec<_>>(),
         })
     }
@@ -228,10 +254,10 @@ impl Report<'_> {
             })
             .collect();
         println!("{}", table(&head, &rows));
-        let Baseline { flush, round_trip } = &self.baseline;
+        let Baseline { before, after } = self.baseline;
         println!(
-            "baseline before and after: flush p50 {:.0} and {:.0} us (4 KiB pwritev2, O_DIRECT, RWF_DSYNC), loopback round trip {:.0} and {:.0} us",
-            flush[0], flush[1], round_trip[0], round_trip[1]
+            "baseline before and after: flush p50 {:.0} and {:.0} us (4 KiB append + fdatasync), {:.0} and {:.0} us (4 KiB pwritev2, O_DIRECT, RWF_DSYNC), loopback round trip {:.0} and {:.0} us",
+            before.flush, after.flush, before.direct, after.direct, before.round_trip, after.round_trip
         );
         for bar in self.bars() {
             println!("bar: {}: {}", bar.text, if bar.is_met { "met" } else { "NOT met" });

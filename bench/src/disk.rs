@@ -25,6 +25,7 @@ const RECORD_BYTES: usize = 200;
 const CRC_BYTES: [(&str, usize); 2] = [("in cache (1 MiB)", 1 << 20), ("from memory (256 MiB)", 256 << 20)];
 
 struct Limits {
+    fdatasync: Samples,
     floor: Samples,
     bandwidth: Bandwidth,
     loopback_rate: f64,
@@ -56,6 +57,7 @@ fn measure(dir: &Path, time: Duration) -> Result<Limits, String> {
         }
     }
     Ok(Limits {
+        fdatasync: baseline::fdatasync_latency(dir, FLOOR_COUNT).map_err(failed("fdatasync"))?,
         floor: baseline::flush_floor(dir, FLOOR_COUNT).map_err(failed("flush floor"))?,
         bandwidth: baseline::bandwidth(dir, BANDWIDTH_BYTES, BANDWIDTH_IN_FLIGHT).map_err(failed("bandwidth"))?,
         loopback_rate: loopback::stream_rate(time).map_err(failed("loopback"))?,
@@ -115,6 +117,7 @@ fn samples_cells(samples: &Samples) -> Vec<String> {
 impl Limits {
     fn json(&self) -> Value {
         json!({
+            "fdatasync": samples_json(&self.fdatasync),
             "flush_floor": samples_json(&self.floor),
             "direct_write_mb_s": megabytes(self.bandwidth.write),
             "direct_read_mb_s": megabytes(self.bandwidth.read),
@@ -132,6 +135,7 @@ impl Limits {
     fn print(&self) {
         let head = ["microseconds", "p50", "p90", "p99", "p99.9", "max", "records/s"];
         let mut rows = vec![
+            [vec!["4 KiB append + fdatasync".into()], samples_cells(&self.fdatasync), vec!["-".into()]].concat(),
             [vec!["4 KiB pwritev2, O_DIRECT, RWF_DSYNC".into()], samples_cells(&self.floor), vec!["-".into()]].concat(),
         ];
         for run in &self.flushes {

@@ -24,7 +24,7 @@ use crate::log_files::LogFiles;
 
 /// Bytes of one transfer when measuring bandwidth.
 const TRANSFER_BYTES: usize = 1 << 20;
-/// The extent that the flush floor writes round and round.
+/// The extent that single flushes are written to, round and round.
 const FLOOR_BYTES: u64 = 16 << 20;
 
 /// Measured times, in ascending order.
@@ -82,22 +82,36 @@ pub struct FlushRun {
     pub records_per_second: f64,
 }
 
+/// One append of 4 KiB and its fdatasync after the other, on a written extent, through the page cache: how a log is made
+/// durable by those who do not use O_DIRECT, and the latency that disks are compared by.
+pub fn fdatasync_latency(dir: &Path, count: usize) -> io::Result<Samples> {
+    let scratch = Scratch::new(dir)?;
+    let path = scratch.path.join("fdatasync");
+    written_file(&path)?;
+    let file = OpenOptions::new().read(true).write(true).open(&path)?;
+    let block = [0xa5; BLOCK_BYTES];
+    sample(count, |offset| {
+        file.write_all_at(&block, offset)?;
+        file.sync_data()
+    })
+}
+
 /// One blocking pwritev2 of 4 KiB after the other, O_DIRECT and RWF_DSYNC, on a written extent: what no log can beat.
 pub fn flush_floor(dir: &Path, count: usize) -> io::Result<Samples> {
     let scratch = Scratch::new(dir)?;
-    let file = direct_file(&scratch.path.join("floor"), FLOOR_BYTES)?;
-    let zeros = AlignedBytes::new(TRANSFER_BYTES);
-    for offset in (0..FLOOR_BYTES).step_by(TRANSFER_BYTES) {
-        file.write_all_at(zeros.bytes(), offset)?;
-    }
-    file.sync_all()?;
+    let file = written_file(&scratch.path.join("floor"))?;
     let mut block = AlignedBytes::new(BLOCK_BYTES);
     block.bytes_mut().fill(0xa5);
+    sample(count, |offset| write_durable(&file, block.bytes(), offset))
+}
+
+/// Times `write` for blocks that go round and round in a file of `FLOOR_BYTES`.
+fn sample(count: usize, mut write: impl FnMut(u64) -> io::Result<()>) -> io::Result<Samples> {
     let mut samples = Vec::with_capacity(count);
     for number in 0..count as u64 {
         let offset = number * BLOCK_BYTES as u64 % FLOOR_BYTES;
         let started = Instant::now();
-        write_durable(&file, block.bytes(), offset)?;
+        write(offset)?;
         samples.push(started.elapsed());
     }
     Ok(Samples::new(samples))
@@ -225,6 +239,17 @@ fn direct_file(path: &Path, bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// A file of `FLOOR_BYTES` zeros, durable, none of them in the page cache.
+fn written_file(path: &Path) -> io::Result<File> {
+    let file = direct_file(path, FLOOR_BYTES)?;
+    let zeros = AlignedBytes::new(TRANSFER_BYTES);
+    for offset in (0..FLOOR_BYTES).step_by(TRANSFER_BYTES) {
+        file.write_all_at(zeros.bytes(), offset)?;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
 #[allow(unsafe_code)]
 fn write_durable(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let slice = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -314,6 +339,7 @@ mod tests {
     fn limits_are_measured_and_nothing_stays_behind() {
         let dir = test_dir();
         assert_eq!(flush_floor(dir.path(), 20).unwrap().ascending().len(), 20);
+        assert_eq!(fdatasync_latency(dir.path(), 20).unwrap().ascending().len(), 20);
         let rates = bandwidth(dir.path(), 4 << 20, 4).unwrap();
         assert!(rates.write > 0.0 && rates.read > 0.0);
         for method in [FlushMethod::Direct, FlushMethod::Mmap] {

@@ -22,10 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::ids::{LogIndex, NodeId, Term};
 use proto::peer::RaftMessage;
 use raft::eraftpb::{ConfState, Entry, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 
 use crate::consensus::convert;
 use crate::consensus::durability::Durability;
+use crate::consensus::notices::{Audience, Notices};
 use crate::consensus::outgoing;
 use crate::consensus::random::Random;
 use crate::consensus::report;
@@ -134,6 +135,9 @@ pub struct RaftManager {
     // Newest link heard from each member.
     links: BTreeMap<NodeId, u64>,
     durability: Durability,
+    notices: Notices,
+    // A tick has passed: they wait no longer.
+    notices_due: bool,
     ticket_last: u64,
     vote_ticket: Option<Ticket>,
     flight: Option<Flight>,
@@ -183,6 +187,8 @@ impl RaftManager {
             timeout_of: None,
             links: BTreeMap::new(),
             durability: Durability::new(vote),
+            notices: Notices::default(),
+            notices_due: false,
             ticket_last: TICKET_SPACE,
             vote_ticket: None,
             flight: None,
@@ -253,6 +259,7 @@ impl RaftManager {
             // The only voter would lead within this tick, and raft asserts that a new leader's log is durable.
             return;
         }
+        self.notices_due = true;
         let raft = &mut self.raw.raft;
         let stand = (raft.term, raft.state);
         if self.timeout_of != Some(stand) {
@@ -371,9 +378,18 @@ impl RaftManager {
             }
             self.take_ready(effects);
         }
+        if std::mem::take(&mut self.notices_due) {
+            self.announce(&Audience::All, effects);
+        }
         self.ask_disk(effects);
         self.tell_leader(desk);
         self.role.on_tick(now, desk);
+    }
+
+    /// As leader, tells these followers now how far is committed. The others learn it from the next append, at the
+    /// latest after a tick. Call it when what `take_committed` gave is applied and answered.
+    pub fn announce(&mut self, audience: &Audience, effects: &mut Vec<Effect>) {
+        outgoing::send(self.notices.take(audience), effects);
     }
 
     /// Committed entries in order, each once. Bounded: `turn` stops at `COMMITTED_ENTRIES_MAX` plus one Ready.
@@ -493,7 +509,11 @@ impl RaftManager {
         let at_once = outgoing::prepare(ready.take_messages());
         let mut promised = outgoing::prepare(ready.take_persisted_messages());
         if self.durability.vote_durable() {
-            outgoing::send(at_once, effects);
+            let raft = &self.raw.raft;
+            let is_in_step = |node: NodeId| {
+                raft.prs().get(node.0).is_some_and(|progress| progress.state == ProgressState::Replicate)
+            };
+            outgoing::send(self.notices.hold(at_once, is_in_step), effects);
         } else {
             // The only voter of a group leads a term before that term is durable; its learners must not see it yet.
             promised.splice(0..0, at_once);

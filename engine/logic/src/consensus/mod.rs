@@ -5,12 +5,14 @@
 //! - `durability`: which message waits for which write;
 //! - `validate`: the gate before raft, which panics on impossible input;
 //! - `outgoing`: raft's messages on their way out;
+//! - `notices`: which of them can wait, because they only say how far is committed;
 //! - `convert`: raft's messages and those of our wire;
 //! - `settings`: raft's configuration with reasons; `random`: election timeouts; `report`: raft's log lines.
 
 mod convert;
 mod durability;
 mod manager;
+mod notices;
 mod outgoing;
 mod random;
 mod report;
@@ -19,6 +21,7 @@ mod settings;
 mod validate;
 
 pub use manager::{Committed, Dropped, ProposeError, Proposed, RaftManager, Standing, TICKET_SPACE};
+pub use notices::Audience;
 pub use role::{
     Candidate, Desk, Follower, HOLD_US, Held, Leader, REQUEST_HOPS, REQUESTS_HELD_MAX, Request, Role, RoleKind,
     may_become,

@@ -45,6 +45,11 @@ fn cut(mut message: RaftMessage, entries_max: usize, parts: &mut Vec<RaftMessage
     parts.push(message);
 }
 
+/// Whether it carries entries, or could.
+pub(super) fn is_append(message: &RaftMessage) -> bool {
+    message.kind == convert::number_of(MessageType::MsgAppend)
+}
+
 /// Sends them.
 pub(super) fn send(messages: Vec<RaftMessage>, effects: &mut Vec<Effect>) {
     effects.extend(messages.into_iter().map(|message| Effect::Send {

@@ -10,7 +10,7 @@ use proto::ring::Member;
 
 use super::cores_here;
 use crate::admission::{Admission, LeaderDesk};
-use crate::consensus::{ManagerConfig, RaftManager, Request};
+use crate::consensus::{Audience, ManagerConfig, RaftManager, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, Membership};
 use crate::io::{CoreNote, Effect, Now};
@@ -117,6 +117,7 @@ impl Running {
             self.admission.propose(None, genesis(identity, config));
         }
         let mut changed = false;
+        let mut audience = Audience::default();
         loop {
             self.propose(cx);
             let (admission, state, mut answers) = (&mut self.admission, &self.state, Vec::new());
@@ -128,10 +129,12 @@ impl Running {
                 break;
             }
             for entry in &committed {
-                changed |= self.apply_entry(cx, identity, entry.index, entry.term, entry.data());
+                changed |= self.apply_entry(cx, identity, entry.index, entry.term, entry.data(), &mut audience);
             }
             self.manager.set_applied(self.state.applied());
         }
+        // Behind the answers.
+        self.manager.announce(&audience, cx.out);
         let after = self.manager.state();
         if self.was_serving && !after.serving {
             self.admission.clear();
@@ -161,16 +164,25 @@ impl Running {
         index: LogIndex,
         term: Term,
         data: &[u8],
+        audience: &mut Audience,
     ) -> bool {
+        // Nobody at another node waits to apply these, except for the homes below, and who asked gets an answer.
+        let mut can_wait = false;
         let outcome = match apply(&mut self.state, index, data) {
             Ok(Some((outcome, record))) => {
+                can_wait =
+                    matches!(record.body, RecordBody::Ready(_) | RecordBody::Acked { .. } | RecordBody::Probe { .. });
                 if let RecordBody::Ready(ready) = &record.body {
                     self.admission.on_ready(ready.image);
                     if let Outcome::Ready(Ok(outcome)) = &outcome
                         && !outcome.fresh.is_empty()
                     {
+                        let receivers = self.state.names_of(&outcome.fresh);
+                        for home in receivers.iter().filter_map(|name| self.state.ring().home(name)) {
+                            audience.add(home.node);
+                        }
                         for core in cores_here(&ready.holders, identity.node, identity.incarnation()) {
-                            let receivers = self.state.names_of(&outcome.fresh);
+                            let receivers = receivers.clone();
                             cx.tell(core, CoreNote::Claim { image: ready.image, index, receivers });
                         }
                         self.subscriptions.on_fresh(&self.state, &outcome.fresh, cx.out);
@@ -190,6 +202,9 @@ impl Running {
                     cx.tell(core, CoreNote::Free { image: freed.image, index: freed.index });
                 }
             }
+        }
+        if !can_wait {
+            *audience = Audience::All;
         }
         self.admission.on_applied(cx.out, index, term, &outcome);
         matches!(outcome, Outcome::Founded | Outcome::RingChanged)

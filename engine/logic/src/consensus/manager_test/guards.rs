@@ -7,7 +7,7 @@ use raft::eraftpb::MessageType;
 use super::world::{Notes, Op, OpKind, Parcel, World};
 use crate::consensus::manager::{Dropped, ProposeError};
 use crate::consensus::settings::{APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
-use crate::consensus::{Request, RoleKind, convert};
+use crate::consensus::{Audience, Request, RoleKind, convert};
 use crate::io::{DiskError, Effect, Ticket};
 use crate::log::log::CACHE_BYTES_MAX;
 
@@ -33,6 +33,33 @@ fn batch_is_one_message_and_one_flush() {
     world.held.clear();
     world.settle();
     assert_eq!(world.records(3), records);
+}
+
+/// A leader tells of a commit whoever waits for it, the others by the next append or tick; nobody is left behind.
+#[test]
+fn commit_notice_waits_for_its_audience_the_next_append_or_a_tick() {
+    let mut world = World::elected(3, 0);
+    world.audience = Audience::Some([NodeId(2)].into());
+    world.propose(1, &["a"]).unwrap();
+    world.settle();
+    assert_eq!(
+        (world.records(1), world.records(2), world.records(3)),
+        (strings(&["a"]), strings(&["a"]), strings(&[]))
+    );
+    world.audience = Audience::Nobody;
+    world.sent.clear();
+    world.propose(1, &["b"]).unwrap();
+    world.settle();
+    assert_eq!((world.records(1), world.records(3)), (strings(&["a", "b"]), strings(&["a"])));
+    let appends = world.message(MessageType::MsgAppend);
+    assert!(appends.len() == 2 && appends.iter().all(|append| append.message.entries.len() == 1), "{appends:?}");
+    world.tick(1);
+    world.settle();
+    assert_eq!((world.records(2), world.records(3)), (strings(&["a", "b"]), strings(&["a", "b"])));
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 /// A flush that was cut off is repaired durably before the node says or hears anything.

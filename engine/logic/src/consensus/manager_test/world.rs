@@ -10,7 +10,7 @@ use raft::{GetEntriesContext, StateRole, Storage};
 
 use crate::consensus::manager::{ProposeError, Proposed, RaftManager};
 use crate::consensus::random::Random;
-use crate::consensus::{Desk, ManagerConfig, Request, convert};
+use crate::consensus::{Audience, Desk, ManagerConfig, Request, convert};
 use crate::io::{DiskError, Effect, LogFile, LogWrite, Now, SegmentId, Ticket};
 use crate::log::layout::{EntryKind, Reader, SegmentHeader};
 use crate::log::{Log, LogConfig, ROUNDS_BYTES, RecoverInput, StoreId};
@@ -180,6 +180,8 @@ pub struct World {
     /// Draws whether a node has its turn after an input; without, after each. Several inputs a turn is what a busy node
     /// does.
     pub turns: Option<Random>,
+    /// Whose commit notices leave with each turn.
+    pub audience: Audience,
     /// Every message that ever left a node.
     pub sent: Vec<Parcel>,
     /// What was ever handed out, by index.
@@ -207,6 +209,7 @@ impl World {
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
             turns: None,
+            audience: Audience::All,
             sent: Vec::new(),
             chosen: Vec::new(),
             voters: (1..=voters).map(NodeId).collect(),
@@ -306,6 +309,10 @@ impl World {
             }
             self.node(node).up().set_applied(last);
         }
+        let mut effects = Vec::new();
+        let audience = self.audience.clone();
+        self.node(node).up().announce(&audience, &mut effects);
+        effects.into_iter().for_each(|effect| self.carry_out(node, effect));
         self.check_leader(node);
     }
 
