@@ -148,6 +148,17 @@ impl DataDir {
         Ok(DataDir { view, _lock: lock })
     }
 
+    /// Why the directory cannot be used now, if another process has it. Changes nothing, and proves nothing for later.
+    #[must_use]
+    pub fn in_use(path: &Path) -> Option<DirError> {
+        let mut file = File::open(path.join(LOCK)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(DirError::InUse { path: path.to_owned(), pid: holder(&mut file) }),
+            // Free, and let go of again at once.
+            _ => None,
+        }
+    }
+
     /// Paths and contents.
     #[must_use]
     pub fn view(&self) -> &DataDirView {
@@ -384,18 +395,21 @@ fn lock(path: &Path) -> Result<File, DirError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Only for the text; whoever holds the lock may be writing it just now.
-            let _ = (&mut file).take(32).read_to_string(&mut pid);
-            let pid = pid.trim().to_owned();
-            let pid = if pid.is_empty() { "?".to_owned() } else { pid };
-            return Err(DirError::InUse { path: path.to_owned(), pid });
+            return Err(DirError::InUse { path: path.to_owned(), pid: holder(&mut file) });
         }
         Err(TryLockError::Error(error)) => return Err(system(&lock_path, "lock it")(error)),
     }
     let text = format!("{}\n", std::process::id());
     file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(system(&lock_path, "write it"))?;
     Ok(file)
+}
+
+/// Who holds the lock, for the text; whoever does may be writing it just now.
+fn holder(lock: &mut File) -> String {
+    let mut pid = String::new();
+    let _ = lock.take(32).read_to_string(&mut pid);
+    let pid = pid.trim();
+    if pid.is_empty() { "?".to_owned() } else { pid.to_owned() }
 }
 
 /// Puts a whole file in place of `target`, durably: new file, sync, rename, sync of the directory. Blocking.

@@ -8,14 +8,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use proto::ids::CoreId;
 use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 
 use executor::MEMLOCK_BYTES_MIN;
 
+use crate::dir::DataDirView;
 use crate::error::is_no_space;
 
 /// Locked memory that one executor takes of the user's budget (measured: 0.23 MiB).
 const MEMLOCK_PER_CORE_BYTES: u64 = 256 << 10;
+/// Descriptors of a node alone with empty stores (measured: 12 and 5 a core; a chunk file, a client and a link take one each).
+const DESCRIPTORS_BASE: u64 = 16;
+const DESCRIPTORS_PER_CORE: u64 = 6;
+/// Below this many to spare, clients and chunk files soon find none left.
+const DESCRIPTORS_SPARE: u64 = 512;
+/// A new directory is not made for more cores than this many for each CPU: its cores would only wait for each other.
+const CORES_PER_CPU_MAX: usize = 4;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,16 +58,67 @@ fn warning(text: String) -> Finding {
     Finding { severity: Severity::Warning, text }
 }
 
-/// Everything a node needs: io_uring, locked memory for `cores` executors, and a filesystem with O_DIRECT and
-/// `bytes_needed` free. `data_dir` need not exist yet. Nothing found means that the node can start.
+/// Everything a node needs: CPUs, io_uring, locked memory and descriptors for `cores` executors, and a filesystem with
+/// O_DIRECT and `bytes_needed` free. `data_dir` need not exist yet. Nothing found means that the node can start.
 #[must_use]
 pub fn check(data_dir: &Path, cores: u16, bytes_needed: u64) -> Vec<Finding> {
-    let mut findings = check_memlock(cores);
+    let view = DataDirView::open(data_dir).ok();
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let mut findings: Vec<Finding> = check_cpus(cores, cpus, view.is_some()).into_iter().collect();
+    findings.extend(check_memlock(cores));
+    findings.extend(check_descriptors(cores, view.as_ref().map_or(0, chunk_file_count)));
     if let Err(error) = executor::probe() {
         findings.push(refusal(error.to_string()));
     }
     findings.extend(check_filesystem(data_dir, bytes_needed));
     findings
+}
+
+/// A directory that was made for more cores must still start: the number is part of it.
+fn check_cpus(cores: u16, cpus: usize, is_made: bool) -> Option<Finding> {
+    if usize::from(cores) <= cpus {
+        return None;
+    }
+    if usize::from(cores) > CORES_PER_CPU_MAX * cpus && !is_made {
+        return Some(refusal(format!(
+            "{cores} cores are too many for this machine: this process may use {cpus} (CPUs, or what taskset and the \
+             container leave of them): use at most as many"
+        )));
+    }
+    Some(warning(format!(
+        "{cores} cores, but this process may use only {cpus} (CPUs, or what taskset and the container leave of them): the \
+         cores wait for each other"
+    )))
+}
+
+fn chunk_file_count(dir: &DataDirView) -> u64 {
+    let of_core = |core| dir.chunk_files(CoreId(core)).map_or(0, |files| files.len() as u64);
+    (0..dir.cores()).map(of_core).sum()
+}
+
+fn check_descriptors(cores: u16, chunk_files: u64) -> Option<Finding> {
+    let limit = match descriptor_limit() {
+        Ok(limit) => limit,
+        Err(error) => return Some(warning(format!("the limit of open files cannot be read: {error}"))),
+    };
+    judge_descriptors(limit, cores, chunk_files)
+}
+
+fn judge_descriptors(limit: u64, cores: u16, chunk_files: u64) -> Option<Finding> {
+    let needed = DESCRIPTORS_BASE + DESCRIPTORS_PER_CORE * u64::from(cores) + chunk_files;
+    let remedy = "raise it with `ulimit -n 65536` or `LimitNOFILE=65536`";
+    if limit < needed {
+        return Some(refusal(format!(
+            "the limit of open files is {limit}; {cores} cores with {chunk_files} chunk files need {needed} before any \
+             client connects: {remedy}"
+        )));
+    }
+    (limit < needed + DESCRIPTORS_SPARE).then(|| {
+        warning(format!(
+            "the limit of open files is {limit}, of which {cores} cores with {chunk_files} chunk files need {needed}: few are \
+             left for clients and further chunk files (one for each 64 MiB of images): {remedy}"
+        ))
+    })
 }
 
 fn check_memlock(cores: u16) -> Vec<Finding> {
@@ -149,11 +209,20 @@ pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// The limit of locked memory of this process.
-#[allow(unsafe_code)]
 pub fn memlock_limit() -> io::Result<u64> {
+    limit_of(libc::RLIMIT_MEMLOCK)
+}
+
+/// The limit of open files of this process.
+pub fn descriptor_limit() -> io::Result<u64> {
+    limit_of(libc::RLIMIT_NOFILE)
+}
+
+#[allow(unsafe_code)]
+fn limit_of(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the call to write to.
-    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
+    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_cur)
@@ -199,6 +268,35 @@ mod tests {
         let dir = test_dir();
         assert_eq!(refusals(&dir.path().join("not/yet/there"), 1 << 20), [""; 0]);
         assert_eq!(std::fs::read_dir(dir.path()).map(Iterator::count).ok(), Some(0));
+    }
+
+    fn check_finding(found: Option<Finding>, expected: Option<(Severity, &str)>) {
+        match (&found, expected) {
+            (None, None) => {}
+            (Some(found), Some((severity, part))) => {
+                assert!(found.severity == severity && found.text.contains(part), "{found:?}, expected {part}");
+            }
+            _ => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn more_cores_than_cpus_are_said_and_far_more_are_refused_unless_the_directory_was_made_for_them() {
+        check_finding(check_cpus(2, 2, false), None);
+        check_finding(check_cpus(3, 2, false), Some((Severity::Warning, "3 cores, but this process may use only 2")));
+        check_finding(check_cpus(8, 2, false), Some((Severity::Warning, "only 2")));
+        check_finding(check_cpus(9, 2, false), Some((Severity::Refusal, "9 cores are too many")));
+        check_finding(check_cpus(9, 2, true), Some((Severity::Warning, "only 2")));
+    }
+
+    #[test]
+    fn descriptors_are_counted_for_the_cores_and_their_chunk_files() {
+        check_finding(judge_descriptors(1024, 4, 0), None);
+        check_finding(judge_descriptors(39, 4, 0), Some((Severity::Refusal, "need 40")));
+        check_finding(judge_descriptors(551, 4, 0), Some((Severity::Warning, "need 40")));
+        check_finding(judge_descriptors(1024, 4, 500), Some((Severity::Warning, "500 chunk files need 540")));
+        check_finding(judge_descriptors(1024, 170, 0), Some((Severity::Refusal, "need 1036")));
+        assert!(descriptor_limit().is_ok_and(|limit| limit > 0));
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use proto::error::Refusal;
 use proto::ids::{Address, Fingerprint, Holder, ImageId, InboxId, LogIndex, NodeId, RequestId, Term};
-use proto::peer::{Lane, LeaderAnswer, LeaderRequest, Notice, PeerMessage};
+use proto::peer::{Lane, LeaderAnswer, LeaderRequest, Notice, PeerMessage, ReadyReceiver};
 use proto::record::{Ready, RecordBody};
 
 use crate::consensus::{Desk, ProposeError, Request};
 use crate::io::{Effect, Now};
 use crate::limits::{GATHERED_MAX, PENDING_MAX, PENDING_RESERVED, RETURN_LAG_MAX, RING_PATIENCE_US};
+use crate::mutant::Mutant;
+use crate::shard::Load;
 use crate::state::{Outcome, State};
 
 /// What the leader keeps.
@@ -24,6 +26,7 @@ pub(crate) struct Admission {
     gathered_order: std::collections::VecDeque<ImageId>,
     intents: BTreeMap<ImageId, u64>,   // admitted, not yet ready; since when
     ring_asked: BTreeMap<NodeId, u64>, // ring changes proposed, and until when no other is
+    mutant: Mutant,
 }
 
 /// Who waits for a record, if anybody.
@@ -140,8 +143,14 @@ impl LeaderDesk<'_> {
             return answer(self.out, asker, LeaderAnswer::Ready { ready: outcome.ready });
         }
         let holders = self.admission.gather(self.state, &notice);
-        if holders.len() < usize::from(self.state.copies()) {
+        let spared = usize::from(self.admission.mutant.is(Mutant::CopyTooFew));
+        if holders.len() + spared < usize::from(self.state.copies()) {
             return answer(self.out, asker, LeaderAnswer::TooFewHolders);
+        }
+        if self.admission.mutant.is(Mutant::AcceptBeforeCommit) {
+            let index = self.admission.next_index(self.state);
+            let receiver = |name: &String| ReadyReceiver { name: name.clone(), index, holders: holders.clone() };
+            answer(self.out, asker, LeaderAnswer::Ready { ready: notice.receivers.iter().map(receiver).collect() });
         }
         let ready = Ready {
             image,
@@ -162,6 +171,11 @@ impl LeaderDesk<'_> {
 }
 
 impl Admission {
+    /// An empty desk.
+    pub fn new(mutant: Mutant) -> Admission {
+        Admission { mutant, ..Admission::default() }
+    }
+
     /// Puts a record in this turn's batch.
     pub fn propose(&mut self, asker: Option<(Address, RequestId)>, body: RecordBody) {
         self.due.push((Waiter { term: Term(0), origin: asker }, body));
@@ -183,6 +197,12 @@ impl Admission {
             peer_address: String::new(),
         };
         self.propose(None, change);
+    }
+
+    /// Where the next record would go.
+    fn next_index(&self, state: &State) -> LogIndex {
+        let last = self.pending.last_key_value().map_or(state.applied(), |(&index, _)| index);
+        LogIndex(last.0 + 1 + self.due.len() as u64)
     }
 
     /// Whether something waits for `turn`.
@@ -226,7 +246,7 @@ impl Admission {
     pub fn on_applied(&mut self, out: &mut Vec<Effect>, index: LogIndex, term: Term, outcome: &Outcome) {
         let Some(waiter) = self.pending.remove(&index) else { return };
         let Some(asker) = waiter.origin else { return };
-        if waiter.term != term {
+        if waiter.term != term && !self.mutant.is(Mutant::AnswerByIndex) {
             return refuse(out, asker, Refusal::NoLeader, "the leader changed; try again");
         }
         let body = match outcome {
@@ -251,12 +271,22 @@ impl Admission {
 
     /// This node does not lead any more.
     pub fn clear(&mut self) {
-        *self = Admission::default();
+        *self = Admission::new(self.mutant);
     }
 
     /// Intents held.
     pub fn intents(&self) -> u64 {
         self.intents.len() as u64
+    }
+
+    /// Adds what is kept here.
+    pub fn load(&self, load: Load) -> Load {
+        Load {
+            pending: (self.pending.len() + self.due.len()) as u64,
+            intents: self.intents(),
+            gathered: self.gathered.len() as u64,
+            ..load
+        }
     }
 
     /// Forgets intents that came to nothing.
@@ -270,7 +300,9 @@ impl Admission {
             state.ring().member(holder.address.node).is_some_and(|member| member.incarnation == holder.incarnation)
         };
         let mut holders: Vec<Holder> = Vec::new();
-        let known = self.gathered.get(&notice.image).filter(|known| known.fingerprint == notice.fingerprint);
+        let is_same =
+            |known: &&Gathered| known.fingerprint == notice.fingerprint || self.mutant.is(Mutant::GatherDifferentBytes);
+        let known = self.gathered.get(&notice.image).filter(is_same);
         for holder in notice.holders.iter().chain(known.into_iter().flat_map(|known| &known.holders)) {
             if is_member(holder) && !holders.iter().any(|other| other.address.node == holder.address.node) {
                 holders.push(*holder);

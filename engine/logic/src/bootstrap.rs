@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use proto::ids::{ClusterId, NodeId};
 use proto::peer;
 
+use crate::mutant::Mutant;
+
 /// Seeds of the hash that mints the identity.
 const MINT_SEED: u64 = 0x4845_4c49_4f4d_494e; // "HELIOMIN"
 
@@ -45,16 +47,17 @@ pub struct Bootstrap {
     members_hash: u64,
     heard: BTreeMap<NodeId, Founder>,
     warned: bool,
+    mutant: Mutant,
 }
 
 impl Bootstrap {
     /// An empty node with a durable nonce and the configured initial members, itself among them.
-    pub fn new(me: Founder, mut members: Vec<NodeId>) -> Bootstrap {
+    pub fn new(me: Founder, mut members: Vec<NodeId>, mutant: Mutant) -> Bootstrap {
         members.sort_unstable();
         members.dedup();
         assert!(members.contains(&me.node), "checked with the configuration");
         let members_hash = hash_of_members(&members);
-        Bootstrap { me, members, members_hash, heard: BTreeMap::from([(me.node, me)]), warned: false }
+        Bootstrap { me, members, members_hash, heard: BTreeMap::from([(me.node, me)]), warned: false, mutant }
     }
 
     /// What to tell every other initial member, and whom.
@@ -81,7 +84,8 @@ impl Bootstrap {
                 let founders: Vec<Founder> =
                     members.iter().map(|&(node, nonce, cores)| Founder { node, nonce, cores }).collect();
                 let is_true = mint(&founders) == *cluster;
-                if is_true && founders.contains(&self.me) {
+                let was_member = founders.iter().any(|founder| founder.node == self.me.node);
+                if is_true && (founders.contains(&self.me) || was_member && self.mutant.is(Mutant::EmptiedRejoins)) {
                     return Some(Minted { cluster: *cluster, founders });
                 }
                 if !std::mem::replace(&mut self.warned, true) {
@@ -136,12 +140,13 @@ fn hash_of_members(members: &[NodeId]) -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::{Bootstrap, Founder, voters_of};
+    use crate::mutant::Mutant;
     use proto::ids::NodeId;
     use proto::peer;
 
     fn node(id: u64, nonce: u128) -> Bootstrap {
         let members = [1, 2, 3].map(NodeId).to_vec();
-        Bootstrap::new(Founder { node: NodeId(id), nonce, cores: 2 }, members)
+        Bootstrap::new(Founder { node: NodeId(id), nonce, cores: 2 }, members, Mutant::None)
     }
 
     #[test]
@@ -174,7 +179,8 @@ mod tests {
     #[test]
     fn a_node_with_other_initial_members_is_not_counted() {
         let mut one = node(1, 11);
-        let stranger = Bootstrap::new(Founder { node: NodeId(2), nonce: 22, cores: 2 }, [1, 2].map(NodeId).to_vec());
+        let members = [1, 2].map(NodeId).to_vec();
+        let stranger = Bootstrap::new(Founder { node: NodeId(2), nonce: 22, cores: 2 }, members, Mutant::None);
         one.on_message(NodeId(2), &stranger.greeting().0);
         assert_eq!(one.on_message(NodeId(3), &node(3, 33).greeting().0), None);
     }

@@ -12,6 +12,7 @@ use proto::ring::core_of;
 
 use crate::io::{BodyRef, BufId, ConnId, CoreNote, Effect, Now, Ticket, View};
 use crate::limits::SUSPECT_US;
+use crate::mutant::Mutant;
 use crate::requests::Requests;
 
 /// The surroundings of one step.
@@ -22,6 +23,7 @@ pub(crate) struct Context<'a> {
     pub suspects: &'a mut Suspects,
     pub requests: &'a mut Requests,
     pub tickets: &'a mut Tickets,
+    pub mutant: Mutant,
     pub out: &'a mut Vec<Effect>,
 }
 

@@ -22,6 +22,7 @@ use crate::home::Home;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, ConnId, CoreNote, InboxEntry};
 use crate::limits::{DELIVERY_WINDOW, FETCH_AGAIN_US, FETCH_TIMEOUT_US, FETCHES_MAX, READ_AHEAD_CHUNKS};
+use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::store::chunks::ReadPurpose;
 
@@ -65,6 +66,11 @@ struct Fetch {
 }
 
 impl Delivery {
+    /// Fetches are numbered from a place of chance, so that bytes sent to a former life of this process are nobody's.
+    pub fn new(entropy: u64) -> Delivery {
+        Delivery { last_fetch: entropy >> 1, ..Delivery::default() }
+    }
+
     /// A receiver wants its inbox.
     ///
     /// `resume` names an image that it has in part, and the first byte that it lacks of it.
@@ -124,6 +130,9 @@ impl Delivery {
             assert_eq!(entry.seq.0, session.pulled.0 + 1, "an inbox has no gaps");
             session.pulled = entry.seq;
             session.entries.push_back(entry);
+        }
+        if cx.mutant.is(Mutant::OutOfOrder) && !session.head_sent {
+            session.entries.make_contiguous().sort_by_key(|entry| entry.fingerprint.length);
         }
         self.push(cx, home, conn);
     }
@@ -356,6 +365,9 @@ impl Delivery {
             }
             if session.sent_end == length {
                 session.next_entry(cx);
+                if cx.mutant.is(Mutant::AckWhenSent) {
+                    self.acks.insert(inbox, seq);
+                }
                 continue;
             }
             return self.read_ahead(cx, home, conn);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::client::{CoreStatus, NodeStatus, RoleKind};
-use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, NodeId, RequestId};
+use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, LogIndex, NodeId, RequestId, Term};
 use proto::peer::{self, PeerMessage};
 
 use self::running::Running;
@@ -22,7 +22,9 @@ use crate::context::Context;
 use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
 use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
-use crate::shard::{GroupStart, ShardConfig, StartError};
+use crate::mutant::Mutant;
+use crate::shard::{GroupStart, Load, ShardConfig, StartError};
+use crate::state::State;
 
 /// A client that waits for the node's status.
 struct StatusAsked {
@@ -45,6 +47,8 @@ pub(crate) struct Group {
     tick_us: u64,                    // the last tick
     greeting_us: u64,                // when the next greeting, or request to return, is due
     expiry_us: u64,                  // when the next look for ended sessions is due
+    are_options_told: bool,          // those that the cluster has otherwise
+    mutant: Mutant,
 }
 
 enum Phase {
@@ -66,6 +70,7 @@ impl Group {
         now: Now,
         first_ticket: Ticket,
         out: &mut Vec<Effect>,
+        mutant: Mutant,
     ) -> Result<Group, StartError> {
         let identity = match &start.identity {
             Some(bytes) => Identity::decode(bytes).map_err(|error| StartError { text: error.to_string() })?,
@@ -88,7 +93,7 @@ impl Group {
             return Err(StartError { text });
         }
         // The ring of identifiers is made before a process writes its identity, and never removed.
-        if start.identity.is_some() && start.rounds.is_empty() {
+        if start.identity.is_some() && start.rounds.is_empty() && !mutant.is(Mutant::EmptiedVotes) {
             let text = "the data directory has an identity but no log/rounds: is the log's filesystem mounted? Restore the \
                 directory as it was, or rejoin this node with an empty one: with an empty log it could undo what it acknowledged";
             return Err(StartError { text: text.to_owned() });
@@ -98,7 +103,7 @@ impl Group {
         }
         let phase = match &identity.state {
             IdentityState::Member(membership) => {
-                Phase::Running(Box::new(Running::recover(&config, &identity, membership, start)?))
+                Phase::Running(Box::new(Running::recover(&config, &identity, membership, start, mutant)?))
             }
             IdentityState::Empty => {
                 out.push(Effect::IdentityWrite { ticket: first_ticket, bytes: identity.encode() });
@@ -117,9 +122,38 @@ impl Group {
             tick_us: now.mono_us,
             greeting_us: 0,
             expiry_us: now.mono_us + EXPIRY_US,
+            are_options_told: false,
+            mutant,
         };
         group.on_running(out);
         Ok(group)
+    }
+
+    /// Adds what the leader keeps.
+    pub fn load(&self, load: Load) -> Load {
+        self.running().map_or(load, |running| running.admission.load(load))
+    }
+
+    /// How consensus stands, if it runs.
+    pub fn standing(&self) -> Option<consensus::Standing> {
+        self.running().map(|running| running.manager.state())
+    }
+
+    /// Term and CRC-32 of the payload of an entry that is in memory.
+    pub fn entry(&self, index: LogIndex) -> Option<(Term, u32)> {
+        self.running()?.manager.entry(index)
+    }
+
+    /// Messages that raft was not given, if it runs.
+    pub fn dropped(&self) -> Option<consensus::Dropped> {
+        self.running().map(|running| running.manager.dropped())
+    }
+
+    fn running(&self) -> Option<&Running> {
+        match &self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
     }
 
     /// A message of another node (or another core of this one) for the group.
@@ -263,7 +297,8 @@ impl Group {
             nonce: self.identity.nonce,
             cores: self.identity.cores,
         };
-        let bootstrap = Bootstrap::new(me, self.config.members.iter().map(|member| member.node).collect());
+        let members = self.config.members.iter().map(|member| member.node).collect();
+        let bootstrap = Bootstrap::new(me, members, self.mutant);
         tracing::info!("the data directory is empty: waiting for the other initial members");
         match bootstrap.mint() {
             Some(minted) => self.join(cx, minted), // A cluster of one.
@@ -292,7 +327,7 @@ impl Group {
     fn start_running(&mut self, cx: &mut Context<'_>) {
         let IdentityState::Member(membership) = &self.identity.state else { unreachable!("join set it") };
         let start = GroupStart { identity: None, vote: None, segments: Vec::new(), rounds: &[] };
-        match Running::recover(&self.config, &self.identity, membership, &start) {
+        match Running::recover(&self.config, &self.identity, membership, &start, self.mutant) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(error) => return cx.out.push(Effect::Fatal { text: error.text }),
         }
@@ -329,6 +364,10 @@ impl Group {
         let (Phase::Running(running), IdentityState::Member(membership)) = (&self.phase, &self.identity.state) else {
             return;
         };
+        if !self.are_options_told && !running.state.ring().members().is_empty() {
+            self.are_options_told = true;
+            tell_other_options(&self.config, &running.state);
+        }
         let standing = running.manager.state();
         let leader = standing.leader.unwrap_or_default();
         let heard_us = self.heard_us.get(&leader).copied().unwrap_or(0);
@@ -417,4 +456,22 @@ fn cores_here(holders: &[Holder], node: NodeId, incarnation: Incarnation) -> imp
 
 fn group_of(node: NodeId) -> Address {
     Address { node, core: CoreId(0) }
+}
+
+/// Options that count only when the cluster forms: whoever configures others later is told that nothing comes of it.
+fn tell_other_options(config: &ShardConfig, state: &State) {
+    let tell = |option: &str, configured: u64, cluster: u64| {
+        if configured != cluster {
+            tracing::warn!(
+                option,
+                configured,
+                cluster,
+                "counts only when a cluster forms: the cluster keeps its value"
+            );
+        }
+    };
+    if config.copies != 0 {
+        tell("copies", config.copies.into(), state.copies().into());
+    }
+    tell("image_bytes_max", config.image_bytes_max, state.image_bytes_max());
 }

@@ -14,6 +14,7 @@
 //! The homes feed all further holders themselves (a star, not a chain): with the default of two copies it is the same, and
 //! one slow holder does not hide behind another.
 
+mod rot;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::context::Context;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
 use crate::limits::{HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
+use crate::mutant::Mutant;
 use crate::store::chunks::{ChunkId, Chunks};
 use crate::store::slot::{Slot, blocks_for};
 
@@ -43,6 +45,7 @@ pub(crate) struct Home {
     next_life: u64,
     upload_idle_us: u64,
     claims_complete: bool,
+    alone_us: u64, // when this core last lacked claims or a leader
 }
 
 /// An image in the store.
@@ -75,6 +78,7 @@ impl Home {
             next_life: 1,
             upload_idle_us,
             claims_complete: false,
+            alone_us: now_us,
         };
         let mut by_image: BTreeMap<ImageId, BTreeMap<u32, Slot>> = BTreeMap::new();
         for slot in found {
@@ -120,7 +124,9 @@ impl Home {
             return refuse(cx, from, image, Refusal::NoLeader, text);
         }
         let other = self.objects.get(&image).and_then(|object| object.upload.as_ref());
-        if let Some(other) = other.filter(|other| other.spec.fingerprint != spec.fingerprint) {
+        if let Some(other) = other.filter(|other| other.spec.fingerprint != spec.fingerprint)
+            && !cx.mutant.is(Mutant::StoreOtherBytes)
+        {
             // Which bytes are the image's only a record tells. Bytes that are not whole give way to a new attempt; whole ones
             // are before the leader.
             if other.complete_us.is_some() {
@@ -136,7 +142,10 @@ impl Home {
             return refuse(cx, from, image, refusal, text);
         }
         let object = self.objects.get_mut(&image).expect("begun above");
-        object.touched_us = cx.now.mono_us;
+        if is_home {
+            // Not for a holder: homes that took turns may ask each other for bytes that neither will ever get.
+            object.touched_us = cx.now.mono_us;
+        }
         let upload = object.upload.as_mut().expect("begun above");
         if !upload.sources.contains(&from) {
             upload.sources.push(from);
@@ -202,14 +211,25 @@ impl Home {
     }
 
     /// A data write is done.
-    pub fn on_written(&mut self, ticket: Ticket) {
-        self.chunks.on_written(ticket);
+    pub fn on_written(&mut self, cx: &mut Context<'_>, ticket: Ticket) {
+        let written = self.chunks.on_written(ticket);
+        if cx.mutant.is(Mutant::ConfirmBeforeSync) {
+            self.confirm(cx, vec![written]);
+        }
+    }
+
+    /// A commit is done.
+    pub fn on_committed(&mut self, cx: &mut Context<'_>, ticket: Ticket) {
+        let chunks = self.chunks.on_committed(ticket);
+        if !cx.mutant.is(Mutant::ConfirmBeforeSync) {
+            self.confirm(cx, chunks);
+        }
     }
 
     /// Chunks are durable.
-    pub fn on_committed(&mut self, cx: &mut Context<'_>, ticket: Ticket) {
+    fn confirm(&mut self, cx: &mut Context<'_>, chunks: Vec<(ChunkId, Slot)>) {
         let mut moved = Vec::new();
-        for (id, slot) in self.chunks.on_committed(ticket) {
+        for (id, slot) in chunks {
             let Some(object) = self.objects.get_mut(&id.image).filter(|object| object.life == id.life) else {
                 self.chunks.free(slot.extent);
                 continue;
@@ -250,6 +270,10 @@ impl Home {
         let Some(other) = upload.others.iter_mut().find(|other| other.address == from) else { return };
         other.heard_us = cx.now.mono_us;
         other.incarnation = incarnation;
+        if std::mem::take(&mut other.asked) && durable_end < other.durable_end {
+            // It began anew, without what it had.
+            (other.durable_end, other.sent_end) = (durable_end, durable_end);
+        }
         other.durable_end = other.durable_end.max(durable_end.min(length));
         other.sent_end = other.sent_end.max(other.durable_end);
         self.advance(cx, image);
@@ -307,12 +331,12 @@ impl Home {
                 }
                 upload.sources.clear();
                 // Of a record that names this core the claim is there or comes; the others do not concern its bytes.
-                let claims = &object.claims;
+                let claimed = &upload.claimed;
                 let claim_comes = |name: &String| {
                     ready.iter().any(|receiver| {
                         receiver.name == *name
                             && receiver.holders.iter().any(|holder| holder.address == cx.me)
-                            && !claims.contains(&receiver.index)
+                            && !claimed.contains(&receiver.index)
                     })
                 };
                 upload.unready.retain(claim_comes);
@@ -320,6 +344,7 @@ impl Home {
             }
             LeaderAnswer::TooFewHolders => {
                 upload.notice = NoticeState::Again { at_us: cx.now.mono_us + ORPHAN_US };
+                upload.recruit(cx);
             }
             LeaderAnswer::Refused { refusal, .. } if refusal.is_transient() => {
                 upload.notice = NoticeState::Again { at_us: cx.now.mono_us + NOTICE_RETRY_US };
@@ -342,6 +367,7 @@ impl Home {
         }
         object.claims.push(index);
         if let Some(upload) = &mut object.upload {
+            upload.claimed.push(index);
             upload.unready.retain(|name| !receivers.iter().any(|other| **other == **name));
         }
         let waits = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
@@ -404,23 +430,6 @@ impl Home {
         self.refuse_for_space(cx, hopeless);
     }
 
-    /// A chunk for a further holder was read.
-    pub fn on_feed_read(&mut self, cx: &mut Context<'_>, to: Address, image: ImageId, offset: u64, body: Option<Body>) {
-        let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
-        if let Some(other) = upload.and_then(|upload| upload.others.iter_mut().find(|other| other.address == to)) {
-            other.reading = false;
-            if let Some(body) = body
-                && other.sent_end == offset
-            {
-                other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
-            }
-        }
-        if let Some(body) = body {
-            cx.release(body.buf);
-        }
-        self.advance(cx, image);
-    }
-
     /// The chunk of `image` at `offset` as it lies on disk, if it does.
     pub fn slot(&self, image: ImageId, offset: u64) -> Option<Slot> {
         match self.objects.get(&image)?.chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize)? {
@@ -451,6 +460,10 @@ impl Home {
             for node in lost {
                 upload.replace(cx, node);
             }
+            if upload.is_home {
+                // There were too few nodes when it began.
+                upload.recruit(cx);
+            }
             upload.resend(cx);
             if let NoticeState::Again { at_us } = upload.notice
                 && now_us >= at_us
@@ -458,15 +471,21 @@ impl Home {
                 upload.notice = NoticeState::Idle;
             }
         });
-        if !self.claims_complete {
+        if !self.claims_complete || !cx.view.contact {
+            // Without a leader nobody can continue anything, and the record that names the bytes may be on its way.
+            self.alone_us = now_us;
             return;
         }
         let idle_us = self.upload_idle_us;
+        let alone_us = self.alone_us;
         let idle: Vec<ImageId> = self
             .objects
             .iter()
-            .filter(|(_, object)| object.claims.is_empty() && now_us >= object.touched_us + idle_us)
-            .filter(|(_, object)| object.upload.as_ref().is_none_or(|upload| upload.complete_us.is_none()))
+            .filter(|(_, object)| object.claims.is_empty() && now_us >= object.touched_us.max(alone_us) + idle_us)
+            .filter(|(_, object)| {
+                let is_copy = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_some());
+                !is_copy || cx.mutant.is(Mutant::DropIdleCopy)
+            })
             .map(|(&image, _)| image)
             .collect();
         for image in idle {
@@ -488,7 +507,7 @@ impl Home {
         }
         if upload.complete_us.is_none() {
             let checksum = upload.durable_sum;
-            if checksum != fingerprint.checksum {
+            if checksum != fingerprint.checksum && !cx.mutant.is(Mutant::SkipImageChecksum) {
                 let text = format!(
                     "the bytes of image {image} have checksum {checksum:016x}, announced was {:016x}",
                     fingerprint.checksum
@@ -548,6 +567,7 @@ impl Home {
         object.upload = Some(Uploading {
             spec: spec.clone(),
             unready: spec.receivers.clone(),
+            claimed: object.claims.clone(),
             is_home,
             sources: Vec::new(),
             received_end: have,

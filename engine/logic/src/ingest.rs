@@ -24,6 +24,7 @@ use proto::peer::{Lane, LeaderAnswer, LeaderRequest, PeerMessage, Upload};
 use crate::context::Context;
 use crate::io::{Body, BodyRef, ConnId};
 use crate::limits::{INGEST_UPLOADS_MAX, RESEND_US, STALL_US};
+use crate::mutant::Mutant;
 use crate::requests::Purpose;
 
 /// The uploads that pass through this core.
@@ -37,10 +38,11 @@ pub(crate) struct Ingest {
 struct Passing {
     conn: ConnId,
     begin: Begin,
-    parts: Vec<Part>,  // every receiver is in exactly one
-    received_end: u64, // what the client has sent in order
-    told_end: u64,     // what the client was told is durable
-    answered: bool,    // the first `BeginAnswer` went out
+    parts: Vec<Part>,   // every receiver is in exactly one
+    received_end: u64,  // what the client has sent in order
+    told_end: u64,      // what the client was told is durable
+    answered: bool,     // the first `BeginAnswer` went out
+    ready: Vec<String>, // receivers of `begin` for whom a record made it ready
     index: LogIndex,
     holders: Vec<Holder>,
 }
@@ -76,15 +78,12 @@ impl Ingest {
             return cx.reply(conn, ClientReply::Refused { image, refusal: Refusal::Busy, text });
         }
         if begin.fingerprint.length > CHUNK_BYTES_MAX as u64 {
-            let intent = LeaderRequest::Intent {
-                image,
-                low_water: begin.low_water,
-                fingerprint: begin.fingerprint,
-                receivers: begin.receivers.clone(),
-            };
-            cx.requests.ask(cx.me, cx.now, Purpose::Intent { image }, intent, cx.out);
+            ask_leader(cx, &begin);
         }
-        let parts = divide(cx, &begin.receivers);
+        let Some(parts) = divide(cx, &begin.receivers) else {
+            let text = "no node is up that could be home of the receivers; try again".to_owned();
+            return cx.reply(conn, ClientReply::Refused { image, refusal: Refusal::NotReady, text });
+        };
         tracing::trace!(%image, conn = conn.0, homes = ?parts.iter().map(|part| part.home).collect::<Vec<_>>(), "begin");
         for part in &parts {
             announce(cx, &begin, part);
@@ -96,6 +95,7 @@ impl Ingest {
             received_end: 0,
             told_end: 0,
             answered: false,
+            ready: Vec::new(),
             index: LogIndex(0),
             holders: Vec::new(),
         };
@@ -126,7 +126,11 @@ impl Ingest {
         part.heard_us = cx.now.mono_us;
         let was_silent = std::mem::replace(&mut part.asked, false);
         let has_lost = was_silent && durable_end < passing.received_end;
-        part.durable_end = part.durable_end.max(durable_end.min(length));
+        if was_silent && durable_end < part.durable_end && cx.requests.has_room() {
+            // It had more: the image is ready, and the news of it got lost, or the home began anew. The leader knows.
+            ask_leader(cx, &passing.begin);
+        }
+        part.durable_end = if has_lost { durable_end } else { part.durable_end.max(durable_end.min(length)) };
         let first_answer = !std::mem::replace(&mut part.answered, true);
         if (first_answer || has_lost) && passing.parts.iter().all(|part| part.answered || part.ready) {
             passing.answer(cx);
@@ -208,12 +212,20 @@ impl Ingest {
     }
 
     fn finish_if_ready(&mut self, cx: &mut Context<'_>, image: ImageId) {
-        let Some(passing) = self.uploads.get(&image) else { return };
-        if passing.parts.iter().all(|part| part.ready) {
-            let passing = self.uploads.remove(&image).expect("it was there a line above");
-            let (index, holders) = (passing.index, passing.holders);
-            cx.reply(passing.conn, ClientReply::Accepted { image, index, holders });
+        let Some(passing) = self.uploads.get_mut(&image) else { return };
+        // Counted by receivers, not by parts: those of a home that is gone may be nobody's for a moment.
+        let is_all_ready = passing.begin.receivers.iter().all(|name| passing.ready.contains(name));
+        if !is_all_ready {
+            if !passing.answered && passing.parts.iter().all(|part| part.answered || part.ready) {
+                // The last part that had not answered is ready: the sender waits for the answer of the others.
+                passing.answer(cx);
+            }
+            return;
         }
+        let passing = self.uploads.remove(&image).expect("it was there a line above");
+        let (index, holders) = (passing.index, passing.holders);
+        assert!(index.0 > 0, "image {image} is ready by no record");
+        cx.reply(passing.conn, ClientReply::Accepted { image, index, holders });
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, image: ImageId, refusal: Refusal, text: String) {
@@ -231,8 +243,9 @@ impl Passing {
     /// Tells the client from where to send, and expects just that.
     fn answer(&mut self, cx: &mut Context<'_>) {
         let image = self.begin.image;
-        let waiting = || self.parts.iter().filter(|part| !part.ready);
-        let durable_end = waiting().map(|part| part.durable_end).min().unwrap_or(self.begin.fingerprint.length);
+        let waiting = || self.parts.iter().filter(|part| !part.ready).map(|part| part.durable_end);
+        let least = if cx.mutant.is(Mutant::ResumeTooFar) { waiting().max() } else { waiting().min() };
+        let durable_end = least.unwrap_or(self.begin.fingerprint.length);
         let is_first = !self.answered;
         tracing::trace!(%image, durable_end, received_end = self.received_end, is_first, "answer");
         self.answered = true;
@@ -260,15 +273,13 @@ impl Passing {
                 self.holders.push(*holder);
             }
         }
-        let mut done = Vec::new();
+        for name in receivers {
+            if self.begin.receivers.contains(name) && !self.ready.contains(name) {
+                self.ready.push(name.clone());
+            }
+        }
         for part in self.parts.iter_mut().filter(|part| !part.ready) {
-            part.receivers.retain(|name| {
-                let is_ready = receivers.contains(name);
-                if is_ready {
-                    done.push(name.clone());
-                }
-                !is_ready
-            });
+            part.receivers.retain(|name| !receivers.contains(name));
             part.ready = part.receivers.is_empty();
         }
     }
@@ -281,14 +292,15 @@ impl Passing {
         if lost.is_empty() {
             return;
         }
+        lost.iter().for_each(|&position| cx.suspects.insert(self.parts[position].home.node, cx.now));
+        let receivers: Vec<String> =
+            lost.iter().flat_map(|&position| self.parts[position].receivers.iter().cloned()).collect();
+        let Some(parts) = divide(cx, &receivers) else { return }; // Every node is down: they stay where they are.
         tracing::trace!(image = %self.begin.image, parts = lost.len(), "moves to other homes");
-        let mut receivers = Vec::new();
         for &position in lost.iter().rev() {
-            let part = self.parts.remove(position);
-            cx.suspects.insert(part.home.node, cx.now);
-            receivers.extend(part.receivers);
+            self.parts.remove(position);
         }
-        for part in divide(cx, &receivers) {
+        for part in parts {
             let position = self.parts.iter().position(|other| other.home == part.home && !other.ready);
             let position = position.unwrap_or_else(|| {
                 self.parts.push(Part { receivers: Vec::new(), ..part_of(cx, part.home) });
@@ -309,17 +321,17 @@ impl Passing {
     }
 }
 
-/// Groups receivers by the shard that is their home now.
-fn divide(cx: &Context<'_>, receivers: &[String]) -> Vec<Part> {
+/// Groups receivers by the shard that is their home now. `None` if there is none: every node is down.
+fn divide(cx: &Context<'_>, receivers: &[String]) -> Option<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
     for name in receivers {
-        let Some(&home) = cx.placement(name, 1).first() else { continue };
+        let &home = cx.placement(name, 1).first()?;
         match parts.iter_mut().find(|part| part.home == home) {
             Some(part) => part.receivers.push(name.clone()),
             None => parts.push(Part { receivers: vec![name.clone()], ..part_of(cx, home) }),
         }
     }
-    parts
+    Some(parts)
 }
 
 fn part_of(cx: &Context<'_>, home: Address) -> Part {
@@ -342,6 +354,17 @@ fn announce(cx: &mut Context<'_>, begin: &Begin, part: &Part) {
         chain,
     };
     cx.send_on(Lane::Home, part.home, PeerMessage::Upload(upload));
+}
+
+/// Asks whether the image is admitted, and for whom it is ready.
+fn ask_leader(cx: &mut Context<'_>, begin: &Begin) {
+    let intent = LeaderRequest::Intent {
+        image: begin.image,
+        low_water: begin.low_water,
+        fingerprint: begin.fingerprint,
+        receivers: begin.receivers.clone(),
+    };
+    cx.requests.ask(cx.me, cx.now, Purpose::Intent { image: begin.image }, intent, cx.out);
 }
 
 fn check(cx: &Context<'_>, begin: &Begin) -> Option<(Refusal, String)> {
@@ -380,83 +403,5 @@ pub(crate) fn chunk_length(length: u64, offset: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proto::client::{Begin, ClientReply};
-    use proto::ids::{
-        Address, ClusterId, CoreId, Fingerprint, ImageId, Incarnation, NodeId, RingEpoch, Sequence, SessionId,
-    };
-    use proto::ring::{Member, Ring};
-
-    use super::Ingest;
-    use crate::context::{Context, Suspects, Tickets};
-    use crate::io::{ConnId, Effect, Now, View};
-    use crate::requests::Requests;
-
-    fn member(node: u64) -> Member {
-        Member {
-            node: NodeId(node),
-            incarnation: Incarnation(1),
-            cores: 1,
-            up: true,
-            voter: true,
-            client_address: String::new(),
-            peer_address: String::new(),
-        }
-    }
-
-    /// A home that had answered took over the receivers of one that died, and nobody told the sender to send: it asked
-    /// again after six seconds.
-    #[test]
-    fn sender_is_answered_when_a_home_that_had_answered_takes_over_receivers() {
-        let ring = Ring::new(RingEpoch(1), vec![member(1), member(2)]);
-        let name_at = |node: u64| {
-            let mut names = (0..100).map(|number| format!("client{number}"));
-            names.find(|name| ring.home(name).is_some_and(|home| home.node == NodeId(node))).expect("a balanced ring")
-        };
-        let receivers = vec![name_at(1), name_at(2)];
-        let view = Arc::new(View {
-            cluster: ClusterId(7),
-            ring,
-            copies: 2,
-            image_bytes_max: 1000,
-            contact: true,
-            ..View::default()
-        });
-        let (mut suspects, mut requests, mut tickets) = (Suspects::default(), Requests::default(), Tickets::default());
-        let mut out = Vec::new();
-        let cx = &mut Context {
-            now: Now { mono_us: 1, wall_ms: 1 },
-            me: Address { node: NodeId(1), core: CoreId(0) },
-            view: &view,
-            suspects: &mut suspects,
-            requests: &mut requests,
-            tickets: &mut tickets,
-            out: &mut out,
-        };
-        let image = ImageId { session: SessionId(5), sequence: Sequence(1) };
-        let begin = Begin {
-            cluster: ClusterId(7),
-            image,
-            low_water: Sequence(1),
-            receivers,
-            fingerprint: Fingerprint { length: 10, checksum: 1 },
-            name: "a.png".to_owned(),
-        };
-        let home = Address { node: NodeId(1), core: CoreId(0) };
-        let is_answered = |out: &[Effect]| {
-            out.iter().any(|effect| {
-                matches!(effect, Effect::ClientSend { message: ClientReply::BeginAnswer { resume_from: 0, .. }, .. })
-            })
-        };
-        let mut ingest = Ingest::default();
-        ingest.on_begin(cx, ConnId(3), begin);
-        ingest.on_progress(cx, home, image, 0);
-        assert!(!is_answered(cx.out), "the other home has not answered");
-        cx.suspects.insert(NodeId(2), cx.now);
-        ingest.on_unreachable(cx, NodeId(2));
-        ingest.on_progress(cx, home, image, 0);
-        assert!(is_answered(cx.out));
-    }
-}
+#[path = "ingest_test.rs"]
+mod tests;

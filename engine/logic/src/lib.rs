@@ -13,6 +13,10 @@ mod ingest;
 pub mod io;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+mod mutant;
 mod requests;
 pub mod shard;
 pub mod state;

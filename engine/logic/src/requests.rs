@@ -44,6 +44,12 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    /// Numbered from a place of chance: an answer to a former life of this process, which is still to come, must not pass
+    /// for one to a request of this life.
+    pub fn new(entropy: u64) -> Requests {
+        Requests { last: entropy >> 1, ..Requests::default() }
+    }
+
     /// Whether another request may be asked.
     pub fn has_room(&self) -> bool {
         self.open.len() < REQUESTS_MAX
@@ -130,6 +136,16 @@ mod tests {
         assert_eq!(out.len(), 3);
         assert_eq!(requests.take(RequestId(1)).map(|(purpose, _)| purpose), Some(Purpose::Ack));
         assert_eq!(requests.take(RequestId(1)), None, "an answer counts once");
+    }
+
+    #[test]
+    fn an_answer_to_another_life_is_nobodys() {
+        let (mut before, mut after, me) = (Requests::new(7 << 40), Requests::new(9 << 40), Address::default());
+        for requests in [&mut before, &mut after] {
+            requests.ask(me, at(0), Purpose::Ack, LeaderRequest::Ack { upto: vec![] }, &mut Vec::new());
+        }
+        let answered = *before.open.keys().next().expect("asked above");
+        assert_eq!(after.take(answered), None);
     }
 
     #[test]

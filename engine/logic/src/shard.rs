@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use proto::client::{ClientReply, ClientRequest, CoreStatus};
 use proto::error::Refusal;
-use proto::ids::{Address, CoreId, NodeId};
+use proto::ids::{Address, CoreId, LogIndex, NodeId, Term};
 use proto::peer::{LeaderRequest, PeerMessage};
 
 use crate::clients::Clients;
+use crate::consensus::{Dropped, Standing};
 use crate::context::{Context, Suspects, Tickets};
 use crate::delivery::Delivery;
 use crate::group::Group;
@@ -16,6 +17,7 @@ use crate::home::Home;
 use crate::ingest::Ingest;
 use crate::io::{Body, ConnId, CoreNote, DiskError, Effect, FileId, Input, Now, SegmentId, Ticket, View};
 use crate::limits::REPORT_US;
+use crate::mutant::Mutant;
 use crate::requests::{Purpose, Requests};
 use crate::store::chunks::{Chunks, ReadPurpose};
 use crate::store::space::Space;
@@ -38,7 +40,7 @@ pub struct ShardConfig {
     pub address: Address,
     /// Cores of this node.
     pub cores: u16,
-    /// For drawing election timeouts and nonces. From the system's entropy; from the seed in the simulator.
+    /// For drawing election timeouts, nonces and first numbers, anew at each start. From the system's entropy; from the seed in the simulator.
     pub entropy: [u64; 4],
     /// The initial members, this node among them, the same on every node.
     pub members: Vec<InitialMember>,
@@ -107,7 +109,35 @@ pub struct Shard {
     suspects: Suspects,
     requests: Requests,
     tickets: Tickets,
+    mutant: Mutant,
     stages: Stages,
+}
+
+/// What one core holds. For the simulator, which compares it with `limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Client connections (`CONNECTIONS_MAX`).
+    pub connections: u64,
+    /// Requests that wait for the leader (`REQUESTS_MAX`).
+    pub requests: u64,
+    /// Uploads passed on as ingest (`INGEST_UPLOADS_MAX`).
+    pub ingest_uploads: u64,
+    /// Uploads stored as home or holder (`HOME_UPLOADS_MAX`).
+    pub home_uploads: u64,
+    /// Image bytes in the store, or on their way into it.
+    pub image_bytes: u64,
+    /// Bytes of buffers in the cache (`ShardConfig::cache_bytes`).
+    pub cache_bytes: u64,
+    /// Chunks waiting for a chunk file (`WAITING_CHUNKS_MAX`).
+    pub waiting_chunks: u64,
+    /// Reads for other homes (`FETCHES_MAX`).
+    pub fetches: u64,
+    /// As leader: records under way (`PENDING_MAX`).
+    pub pending: u64,
+    /// As leader: images admitted and not yet ready (`PENDING_MAX`).
+    pub intents: u64,
+    /// As leader: notices of too few holders (`GATHERED_MAX`).
+    pub gathered: u64,
 }
 
 /// The stages of the walk, as far as this core takes part in them.
@@ -128,7 +158,30 @@ impl Shard {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Result<Shard, StartError> {
+        Shard::recover(config, start, now, effects, Mutant::None)
+    }
+
+    /// As `new`, but takes one wrong decision wherever it comes up. For the simulator.
+    #[cfg(feature = "mutants")]
+    pub fn with_mutant(
+        config: ShardConfig,
+        start: ShardStart<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        mutant: Mutant,
+    ) -> Result<Shard, StartError> {
+        Shard::recover(config, start, now, effects, mutant)
+    }
+
+    fn recover(
+        config: ShardConfig,
+        start: ShardStart<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        mutant: Mutant,
+    ) -> Result<Shard, StartError> {
         let me = config.address;
+        let first = if mutant.is(Mutant::RequestIdAgain) { 0 } else { config.entropy[3] };
         assert_eq!(me.core == CoreId(0), start.group.is_some(), "core 0, and no other, has the group");
         let tables: Vec<(FileId, &[u8])> = start.files.iter().map(|file| (file.file, file.table.as_slice())).collect();
         let (space, slots) = Space::recover(&tables, start.free_bytes, config.reserve_bytes);
@@ -136,14 +189,14 @@ impl Shard {
         let home = Home::new(chunks, slots, config.upload_idle_us, now.mono_us);
         let mut tickets = Tickets::default();
         let group = match &start.group {
-            Some(group) => Some(Group::new(config, group, now, tickets.next(), effects)?),
+            Some(group) => Some(Group::new(config, group, now, tickets.next(), effects, mutant)?),
             None => None,
         };
         let stages = Stages {
             clients: Clients::default(),
             ingest: Ingest::default(),
             home,
-            delivery: Delivery::default(),
+            delivery: Delivery::new(first),
             group,
             report_us: 0,
         };
@@ -151,8 +204,9 @@ impl Shard {
             me,
             view: Arc::default(),
             suspects: Suspects::default(),
-            requests: Requests::default(),
+            requests: Requests::new(first),
             tickets,
+            mutant,
             stages,
         })
     }
@@ -169,6 +223,43 @@ impl Shard {
         [self.stages.ingest.count(), uploads, self.requests.count(), image_bytes]
     }
 
+    /// What this core holds. For the simulator, which checks every bound.
+    pub fn load(&self) -> Load {
+        let (home_uploads, _, image_bytes) = self.stages.home.counts();
+        let load = Load {
+            connections: self.stages.clients.count(),
+            requests: self.requests.count(),
+            ingest_uploads: self.stages.ingest.count(),
+            home_uploads,
+            image_bytes,
+            cache_bytes: self.stages.home.chunks.cache_bytes(),
+            waiting_chunks: self.stages.home.chunks.waiting(),
+            fetches: self.stages.home.chunks.fetches() as u64,
+            ..Load::default()
+        };
+        match &self.stages.group {
+            Some(group) => group.load(load),
+            None => load,
+        }
+    }
+
+    /// How consensus stands: on core 0 of a member. For the simulator, which checks the rules of Raft.
+    pub fn standing(&self) -> Option<Standing> {
+        self.stages.group.as_ref()?.standing()
+    }
+
+    /// Term and CRC-32 of the payload of the log's entry at `index`, on core 0 of a member, if it is still in memory. For
+    /// the simulator, which checks that what is committed is the same everywhere.
+    pub fn entry(&self, index: LogIndex) -> Option<(Term, u32)> {
+        self.stages.group.as_ref()?.entry(index)
+    }
+
+    /// Messages of peers that were not given to raft, on core 0 of a member. For the simulator: a correct peer sends none
+    /// that is invalid.
+    pub fn dropped(&self) -> Option<Dropped> {
+        self.stages.group.as_ref()?.dropped()
+    }
+
     /// Takes one input. Never waits, never fails; appends to `effects`.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let mut older = None;
@@ -182,6 +273,7 @@ impl Shard {
             suspects: &mut self.suspects,
             requests: &mut self.requests,
             tickets: &mut self.tickets,
+            mutant: self.mutant,
             out: effects,
         };
         match older {
@@ -216,7 +308,7 @@ impl Stages {
             Input::Peer { from, link, message, body, .. } => self.on_peer(cx, from, link, message, body),
             Input::PeerUnreachable { node } => self.on_unreachable(cx, node),
             Input::Core { from, note } => self.on_note(cx, from, note),
-            Input::ChunkWritten { ticket } => self.home.on_written(ticket),
+            Input::ChunkWritten { ticket } => self.home.on_written(cx, ticket),
             Input::StoreCommitted { ticket } => self.home.on_committed(cx, ticket),
             Input::ChunkRead { ticket, result } => self.on_chunk_read(cx, ticket, result),
             Input::FileCreated { file, result } => self.home.on_file_created(cx, file, result),
@@ -352,6 +444,9 @@ impl Stages {
             CoreNote::Free { image, index } => self.home.on_free(cx, image, index),
             CoreNote::ClaimsComplete => {
                 let images = self.home.on_claims_complete();
+                if cx.mutant.is(Mutant::FreeUnclaimed) {
+                    self.home.on_finished(cx, &images);
+                }
                 self.ask_finished(cx, images);
             }
             CoreNote::Finished { images } => self.home.on_finished(cx, &images),

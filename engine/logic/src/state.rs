@@ -20,9 +20,10 @@ use proto::record::{Ready, Record, RecordBody};
 use proto::ring::{Member, Ring};
 
 use crate::io::InboxEntry;
+use crate::mutant::Mutant;
 
 /// A receiver's inbox.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inbox {
     name: Arc<str>,
     acked: InboxSeq,             // everything up to here is acknowledged
@@ -30,7 +31,7 @@ pub struct Inbox {
 }
 
 /// A sender's session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     sender: Arc<str>,
     low_water: Sequence,                    // everything below is finished
@@ -39,14 +40,14 @@ struct Session {
 }
 
 /// What dedupe remembers of an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct KnownImage {
     fingerprint: Fingerprint,
     ready: Vec<(InboxId, LogIndex)>,
 }
 
 /// A `Ready` record with receivers that have not acknowledged.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ReadyState {
     image: ImageId,
     fingerprint: Fingerprint,
@@ -96,7 +97,7 @@ pub struct Freed {
 }
 
 /// The replicated state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     cluster: ClusterId,
     copies: u8,
@@ -108,12 +109,19 @@ pub struct State {
     readies: BTreeMap<LogIndex, ReadyState>,
     log_time_ms: u64, // never falls
     applied: LogIndex,
+    mutant: Mutant,
 }
 
 impl State {
+    /// The state before the first record.
+    pub(crate) fn new(mutant: Mutant) -> State {
+        State { mutant, ..State::default() }
+    }
+
     /// Applies the record at `index`, the one after the last applied.
     pub fn apply(&mut self, index: LogIndex, record: &Record) -> Outcome {
-        assert!(index > self.applied, "record {index:?} applied again or out of order, applied {:?}", self.applied);
+        let is_new = index > self.applied || self.mutant.is(Mutant::ApplyTwice);
+        assert!(is_new, "record {index:?} applied again or out of order, applied {:?}", self.applied);
         self.applied = index;
         self.log_time_ms = self.log_time_ms.max(record.time_ms);
         match &record.body {
@@ -150,8 +158,12 @@ impl State {
 
     /// An entry without a record (the first of a term) was applied.
     pub fn apply_empty(&mut self, index: LogIndex) {
-        assert!(index > self.applied, "entry {index:?} applied again or out of order, applied {:?}", self.applied);
+        let is_new = index > self.applied || self.mutant.is(Mutant::ApplyTwice);
+        assert!(is_new, "entry {index:?} applied again or out of order, applied {:?}", self.applied);
         self.applied = index;
+        if self.mutant.is(Mutant::ForgetAtLeaderChange) {
+            self.forget_images();
+        }
     }
 
     /// Judges an image record against this state: which receivers would become ready, or why none can.
@@ -174,7 +186,7 @@ impl State {
         if image.sequence < session.low_water || image.sequence < low_water {
             return Err(Refusal::AlreadyFinished);
         }
-        if image.sequence.0 >= session.low_water.max(low_water).0 + SESSION_WINDOW {
+        if image.sequence.0 - session.low_water.max(low_water).0 >= SESSION_WINDOW {
             return Err(Refusal::OutOfWindow);
         }
         let known = session.images.get(&image.sequence);
@@ -295,6 +307,16 @@ impl State {
         (self.log_time_ms, self.sessions.values().map(|session| session.used_ms).min())
     }
 
+    /// Only a wrong decision forgets what dedupe needs.
+    pub(crate) fn forget_images(&mut self) {
+        self.sessions.values_mut().for_each(|session| session.images.clear());
+    }
+
+    /// The id that the record at `index` creates.
+    fn id_of(&self, index: LogIndex, coarse: Mutant) -> u64 {
+        if self.mutant.is(coarse) { index.0 / 8 * 8 + 1 } else { index.0 }
+    }
+
     fn found(
         &mut self,
         index: LogIndex,
@@ -317,7 +339,7 @@ impl State {
         if let Some(&inbox) = self.clients.get(name) {
             return Outcome::Registered(inbox);
         }
-        let inbox = InboxId(index.0);
+        let inbox = InboxId(self.id_of(index, Mutant::InboxIdTwice));
         let name: Arc<str> = name.into();
         self.clients.insert(name.clone(), inbox);
         self.inboxes.insert(inbox, Inbox { name, acked: InboxSeq(0), waiting: VecDeque::new() });
@@ -325,7 +347,7 @@ impl State {
     }
 
     fn open_session(&mut self, index: LogIndex, sender: &str) -> Outcome {
-        let session = SessionId(index.0);
+        let session = SessionId(self.id_of(index, Mutant::SessionIdTwice));
         let used_ms = self.log_time_ms;
         let state = Session { sender: sender.into(), low_water: Sequence(1), used_ms, images: BTreeMap::new() };
         self.sessions.insert(session, state);
@@ -376,10 +398,16 @@ impl State {
                 state.acked.0 += 1;
                 let ready = self.readies.get_mut(&index).expect("a waiting entry has its record");
                 ready.left -= 1;
+                if self.mutant.is(Mutant::FreeAtFirstAck) {
+                    freed.push(Freed { image: ready.image, index, holders: ready.holders.clone() });
+                }
                 if ready.left == 0 {
                     let ready = self.readies.remove(&index).expect("it was there a line above");
                     freed.push(Freed { image: ready.image, index, holders: ready.holders });
                 }
+            }
+            if self.mutant.is(Mutant::AckUnclamped) {
+                state.acked = state.acked.max(*seq);
             }
         }
         Outcome::Acked(self.acked(upto), freed)

@@ -192,3 +192,13 @@ fn a_known_name_keeps_its_inbox() {
     assert_eq!(feed.register("a"), a);
     assert_eq!(feed.state.inbox_of("a"), Some((a, InboxSeq(0))));
 }
+
+#[test]
+fn marks_at_the_end_of_the_number_range_are_judged_and_do_not_overflow() {
+    let mut state = State::default();
+    state.apply(LogIndex(1), &Record { time_ms: 1, body: RecordBody::OpenSession { sender: "cam".to_owned() } });
+    let genesis = RecordBody::Genesis { cluster: ClusterId(1), members: Vec::new(), copies: 1, image_bytes_max: 100 };
+    state.apply(LogIndex(2), &Record { time_ms: 1, body: genesis });
+    let image = ImageId { session: SessionId(1), sequence: Sequence(u64::MAX) };
+    assert!(state.judge(image, Sequence(u64::MAX), Fingerprint { length: 1, checksum: 0 }, &[]).is_ok());
+}

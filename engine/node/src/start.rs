@@ -1,18 +1,23 @@
 //! One core from its files to its end: recovers, waits until every core has, serves, and says goodbye.
 
+mod missing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use disk::chunk_files::ChunkOpenError;
 use disk::log_device::FlushMethod;
 use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, small_files};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
+use logic::identity::Identity;
 use logic::io::{Effect, Input};
 use logic::shard::{GroupStart, Shard, ShardConfig, ShardStart};
 use proto::error::Refusal;
@@ -80,7 +85,8 @@ pub(crate) async fn run_core(start: CoreStart) {
     let inputs = Rc::new(Inputs::new());
     let identity = PeerIdentity { source: me, cluster: ClusterId::UNKNOWN, incarnation: Incarnation::default(), start };
     let waiting = Rc::new(Waiting::default());
-    let peers = Peers::new(identity, peer_events(me.node, inputs.clone(), waiting.clone()));
+    let reached = missing::Reached::default();
+    let peers = Peers::new(identity, peer_events(me.node, inputs.clone(), waiting.clone(), reached.clone()));
     let core = Rc::new(Core {
         me,
         cores: config.cores,
@@ -108,6 +114,9 @@ pub(crate) async fn run_core(start: CoreStart) {
     }
     core.set_own_address(&own_peer_address);
     attend(&core, files.small);
+    if me.core == CoreId(0) {
+        core.attend("missing", missing::tell(core.clone(), config.members, reached));
+    }
     let listening = listeners.map(|listeners| listen(&core, listeners)).transpose();
     match listening {
         Ok(listening) => {
@@ -136,21 +145,21 @@ async fn recover(
     effects: &mut Vec<Effect>,
 ) -> Result<(Shard, Recovered), NodeError> {
     let core = config.address.core;
-    let files = ChunkFiles::load(dir, core).map_err(unusable)?;
+    let files = ChunkFiles::load(dir, core).map_err(bad_chunk_file)?;
     let free_bytes = free_bytes(dir.view().path())?;
     let log = (core == CoreId(0)).then(|| LogFiles::open(dir)).transpose().map_err(unusable)?;
     let group = log.as_ref().map(|log| group_start(dir, log)).transpose()?;
     let start = ShardStart { files, free_bytes, group };
     let shard = Shard::new(config.clone(), start, clock.now(), effects)
-        .map_err(|error| NodeError::Recovery { text: error.text })?;
+        .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
     let chunks = ChunkFiles::start(dir, core, pools.of_reads().clone()).await.map_err(|error| NodeError::Data {
-        text: format!("cannot open the chunk files of core {}: {error}", core.0),
+        text: format!("{}: cannot open the chunk files: {error}", dir.view().core_dir(core).display()),
     })?;
     let mut recovered = Recovered { chunks, group: None, small: None };
     if let Some(log) = log {
-        let device = LogDevice::start(flush, log, config.segment_bytes)
-            .await
-            .map_err(|error| NodeError::Data { text: format!("cannot open the log for writing: {error}") })?;
+        let device = LogDevice::start(flush, log, config.segment_bytes).await.map_err(|error| NodeError::Data {
+            text: format!("{}: cannot open the log for writing: {error}", dir.view().log_dir().display()),
+        })?;
         recovered.group = Some(GroupFiles { log: device, small: SmallWrites::default() });
         recovered.small = Some(SmallFiles::new(dir));
     }
@@ -158,10 +167,27 @@ async fn recover(
 }
 
 fn group_start<'a>(dir: &DataDir, log: &'a LogFiles) -> Result<GroupStart<'a>, NodeError> {
-    let read = |what: &str, error: std::io::Error| NodeError::Data { text: format!("cannot read the {what}: {error}") };
+    let unread = |path: PathBuf| {
+        move |error: std::io::Error| NodeError::Data {
+            text: format!(
+                "{}: cannot be read: {error}; correct its permissions, or restore it as it was",
+                path.display()
+            ),
+        }
+    };
+    let path = dir.view().identity_path();
+    let identity = small_files::read_identity(dir.view()).map_err(unread(path.clone()))?;
+    if let Some(error) = identity.as_deref().and_then(|bytes| Identity::decode(bytes).err()) {
+        return Err(NodeError::Recovery {
+            text: format!(
+                "{}: {error}; restore this file as it was. The other nodes go on without this one, as long as most run",
+                path.display()
+            ),
+        });
+    }
     Ok(GroupStart {
-        identity: small_files::read_identity(dir.view()).map_err(|error| read("identity", error))?,
-        vote: small_files::read_vote(dir.view()).map_err(|error| read("vote", error))?,
+        identity,
+        vote: small_files::read_vote(dir.view()).map_err(unread(dir.view().vote_path()))?,
         segments: log.segments(),
         rounds: log.rounds(),
     })
@@ -172,26 +198,47 @@ fn free_bytes(path: &Path) -> Result<u64, NodeError> {
         .map_err(|error| NodeError::Data { text: format!("{}: free space cannot be read: {error}", path.display()) })
 }
 
+/// A file without a whole header is damaged; one with another header is in the wrong place, and its error says so.
+fn bad_chunk_file(error: ChunkOpenError) -> NodeError {
+    let is_short = |error: &std::io::Error| error.kind() == ErrorKind::UnexpectedEof;
+    let damage = match &error {
+        ChunkOpenError::NotOurs { path, found: None } => Some((path, "its header is damaged")),
+        ChunkOpenError::System { path, error, .. } if is_short(error) => Some((path, "it is too short")),
+        _ => None,
+    };
+    let Some((path, damage)) = damage else { return unusable(error) };
+    NodeError::Data {
+        text: format!(
+            "{}: is no whole chunk file: {damage}; restore it as it was, or move it out of the data directory: then the \
+             images in it come from the other nodes that hold them",
+            path.display()
+        ),
+    }
+}
+
 fn unusable(error: impl std::error::Error) -> NodeError {
     NodeError::Data { text: error.to_string() }
 }
 
 /// Tells logic of nodes that cannot be reached, and the operator, once, of those that do not want us.
-fn peer_events(own: NodeId, inputs: Rc<Inputs>, waiting: Rc<Waiting>) -> impl Fn(PeerEvent) {
+fn peer_events(own: NodeId, inputs: Rc<Inputs>, waiting: Rc<Waiting>, reached: missing::Reached) -> impl Fn(PeerEvent) {
     let refused: RefCell<HashMap<NodeId, Refusal>> = RefCell::default();
     move |event| match event {
         PeerEvent::Connected { to, .. } => {
             refused.borrow_mut().remove(&to.node);
+            reached.borrow_mut().insert(to.node);
         }
         PeerEvent::Room { to, lane } => waiting.on_room((to, lane)),
         PeerEvent::Unreachable { node } => {
             waiting.forget(node);
+            reached.borrow_mut().remove(&node);
             if node != own {
                 inputs.push(Input::PeerUnreachable { node });
             }
         }
         PeerEvent::Refused { node, refusal, text } => {
             waiting.forget(node);
+            reached.borrow_mut().remove(&node);
             if refused.borrow_mut().insert(node, refusal) != Some(refusal) {
                 tracing::warn!(%node, ?refusal, text, "a node refuses links of this one");
             }

@@ -7,6 +7,7 @@ use proto::ids::{ClusterId, InboxId};
 use proto::name::NameError;
 
 use crate::session::{SessionFailure, Trouble};
+use crate::troubles::Troubles;
 
 /// Why a call of the client failed. `Display` is one line for people, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -26,14 +27,14 @@ pub enum ClientError {
     #[error("{}", failure_line(.0))]
     Session(SessionFailure),
     /// Nothing happened until the deadline.
-    #[error("{what} was not done within {seconds} s{}", trouble_line(.last))]
+    #[error("{what} was not done within {seconds} s{}", troubles_line(.troubles))]
     TimedOut {
         /// What was wanted.
         what: &'static str,
         /// How long it waited.
         seconds: u64,
-        /// What went wrong last.
-        last: Option<Trouble>,
+        /// What went wrong with whom.
+        troubles: Troubles,
     },
     /// A node refused for good.
     #[error("{}", refusal_line(*.refusal, .text))]
@@ -99,7 +100,7 @@ pub enum SendError {
     /// No confirmation until the deadline: if it was begun, it may still be accepted later.
     #[error(
         "not accepted within {seconds} s{}{}",
-        trouble_line(.last),
+        troubles_line(.troubles),
         if *.begun { "; it may still become accepted" } else { "" }
     )]
     Unconfirmed {
@@ -107,8 +108,8 @@ pub enum SendError {
         begun: bool,
         /// How long it waited without progress.
         seconds: u64,
-        /// What went wrong last.
-        last: Option<Trouble>,
+        /// What went wrong with whom.
+        troubles: Troubles,
     },
     /// The bytes could not be read.
     #[error("{name}: {error}")]
@@ -129,19 +130,51 @@ pub enum SendError {
     Client(#[from] ClientError),
 }
 
-fn trouble_line(last: &Option<Trouble>) -> String {
-    match last {
-        None => String::new(),
-        Some(Trouble { refusal: Some(refusal), text, .. }) => format!(": {}", refusal_line(*refusal, text)),
-        Some(Trouble { address, text, .. }) => {
-            format!(": {address}: {text} (is the node running, and is this its client address?)")
+/// The likely cause with its remedy, then what each node said.
+fn troubles_line(troubles: &Troubles) -> String {
+    let list = troubles.list();
+    let cause = match (troubles.cause(), list) {
+        (_, []) => return String::new(),
+        (None, [Trouble { address, text, .. }]) => {
+            return format!(": {address}: {} (is the node running, and is this its client address?)", plain(text));
         }
-    }
+        (Some(refusal), [Trouble { refusal: Some(said), text, .. }]) if refusal == *said => {
+            return format!(": {}", refusal_line(refusal, text));
+        }
+        (Some(refusal), _) => refusal_line(refusal, ""),
+        (None, _) => "no node answers: are they running, and are these their client addresses?".to_owned(),
+    };
+    let mut told: Vec<String> = list.iter().take(TROUBLES_SHOWN_MAX).map(trouble_words).collect();
+    told.sort_unstable();
+    let more = list.len() - told.len();
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!(": {cause} [{}{more}]", told.join(", "))
+}
+
+/// What one node said, or what came of trying to reach it.
+fn trouble_words(trouble: &Trouble) -> String {
+    let said = match trouble.refusal {
+        Some(refusal) if trouble.text.is_empty() => refusal_words(refusal).0.to_owned(),
+        _ => plain(&trouble.text),
+    };
+    format!("{}: {said}", trouble.address)
 }
 
 /// What a refusal means for people, the node's own words, and what to do.
 fn refusal_line(refusal: Refusal, text: &str) -> String {
-    let (meaning, remedy) = match refusal {
+    let (meaning, remedy) = refusal_words(refusal);
+    let text = plain(text);
+    if text.is_empty() { format!("{meaning}: {remedy}") } else { format!("{meaning} ({text}): {remedy}") }
+}
+
+/// Text from the network goes to a terminal: one line, nothing that controls it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARACTERS_MAX).collect()
+}
+
+/// What a refusal means, and what to do.
+fn refusal_words(refusal: Refusal) -> (&'static str, &'static str) {
+    match refusal {
         Refusal::UnknownReceiver => ("unknown receiver", "register the name first, or correct it"),
         Refusal::ImageTooLarge => ("image too large", "send a smaller one, or raise image_bytes_max of the cluster"),
         Refusal::ImageEmpty => ("image empty", "an image has at least one byte"),
@@ -163,10 +196,7 @@ fn refusal_line(refusal: Refusal, text: &str) -> String {
         Refusal::Superseded => ("a newer session of the same inbox took over", "run one receiver for each name"),
         Refusal::NotHeld => ("the bytes are not there now", "start the nodes that hold them"),
         Refusal::NotMember => ("the other end is no member", "check the node's address"),
-    };
-    // Text from the network goes to a terminal: one line, nothing that controls it.
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARACTERS_MAX).collect();
-    if text.is_empty() { format!("{meaning}: {remedy}") } else { format!("{meaning} ({text}): {remedy}") }
+    }
 }
 
 fn failure_line(failure: &SessionFailure) -> String {
@@ -187,6 +217,8 @@ fn failure_line(failure: &SessionFailure) -> String {
     }
 }
 
+/// Nodes whose last words one line shows.
+const TROUBLES_SHOWN_MAX: usize = 7;
 /// Characters of a node's text that are shown.
 const TEXT_CHARACTERS_MAX: usize = 300;
 
@@ -209,14 +241,15 @@ mod tests {
             "unknown receiver (\"nobody\"  [2J): register the name first, or correct it",
         );
         let trouble =
-            |refusal, text: &str| Some(Trouble { address: "127.0.0.1:9".to_owned(), refusal, text: text.to_owned() });
+            |refusal, text: &str| Trouble { address: "127.0.0.1:9".to_owned(), refusal, text: text.to_owned() };
+        let only = |refusal, text: &str| [trouble(refusal, text)].into_iter().collect();
         check(
-            SendError::Unconfirmed { begun: true, seconds: 60, last: trouble(Some(Refusal::NoLeader), "1 of 3 up") },
+            SendError::Unconfirmed { begun: true, seconds: 60, troubles: only(Some(Refusal::NoLeader), "1 of 3 up") },
             "not accepted within 60 s: no majority of the nodes is reachable (1 of 3 up): start the nodes that are down; \
              it may still become accepted",
         );
         check(
-            ClientError::TimedOut { what: "opening a session", seconds: 5, last: trouble(None, "connection refused") },
+            ClientError::TimedOut { what: "opening a session", seconds: 5, troubles: only(None, "connection refused") },
             "opening a session was not done within 5 s: 127.0.0.1:9: connection refused (is the node running, and is \
              this its client address?)",
         );
@@ -224,6 +257,40 @@ mod tests {
             ClientError::Session(SessionFailure::WrongCluster { address: "h:1".to_owned(), text: String::new() }),
             "h:1: wrong cluster: check the node's address and the cluster id",
         );
+    }
+
+    #[test]
+    fn what_each_node_said_stands_behind_the_cause() {
+        let trouble = |address: &str, refusal, text: &str| Trouble {
+            address: address.to_owned(),
+            refusal,
+            text: text.to_owned(),
+        };
+        let timed_out = |list: &[Trouble]| ClientError::TimedOut {
+            what: "opening a session",
+            seconds: 5,
+            troubles: list.iter().rev().cloned().collect(),
+        };
+        let (down, busy) = (trouble("a:1", None, "refused"), trouble("b:1", Some(Refusal::Busy), ""));
+        let silent = trouble("c:1", Some(Refusal::NoLeader), "no\tanswer");
+        check(
+            timed_out(&[down.clone(), busy, silent.clone()]),
+            "opening a session was not done within 5 s: the cluster is busy: try again later [a:1: refused, b:1: the \
+             cluster is busy, c:1: no answer]",
+        );
+        check(
+            timed_out(&[down.clone(), silent]),
+            "opening a session was not done within 5 s: no majority of the nodes is reachable: start the nodes that are \
+             down [a:1: refused, c:1: no answer]",
+        );
+        let many: Vec<Trouble> = (0..9).map(|number| trouble(&format!("n{number}"), None, "refused")).collect();
+        check(
+            timed_out(&many),
+            "opening a session was not done within 5 s: no node answers: are they running, and are these their client \
+             addresses? [n0: refused, n1: refused, n2: refused, n3: refused, n4: refused, n5: refused, n6: refused, and 2 \
+             more]",
+        );
+        check(timed_out(&[]), "opening a session was not done within 5 s");
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! Invariants: `acked_upto <= stored_upto`, and every image up to `stored_upto` is durable with the user (or was
 //! acknowledged before); what is given out ascends without gap while one inbox session lives.
 
+mod caught_up;
+#[cfg(test)]
+mod caught_up_test;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod inbox_test;
@@ -20,12 +23,14 @@ use proto::error::Refusal;
 use proto::ids::{InboxId, InboxSeq};
 use proto::name::{NameError, check_name};
 
+use self::caught_up::CaughtUp;
 use crate::limits::{
     ACK_GAP_US, HOME_LOOK_US_MAX, INBOX_CREDIT_BYTES, INBOX_CREDIT_STEP_BYTES, INBOX_UNSTORED_MAX, REQUEST_AGAIN_US,
     UNKNOWN_RECEIVER_GRACE_US,
 };
 use crate::line::{Line, LineEvent};
-use crate::session::{Action, BodyFacts, LinkInput, SessionFailure, SessionOptions, Trouble};
+use crate::session::{Action, BodyFacts, LinkInput, SessionFailure, SessionOptions};
+use crate::troubles::Troubles;
 
 /// What a receiver session is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +44,8 @@ pub enum InboxInput {
     /// The shell lost what it was given of this image, whole or in part, before it was durable: it is to come again.
     /// Means nothing for one that is stored.
     Lost(InboxSeq),
+    /// Finds out whether there is more: see `InboxSession::is_caught_up`, which is false until the answer.
+    AskCaughtUp,
     /// Time passed; due at `wake_at`.
     Tick,
 }
@@ -125,6 +132,7 @@ pub struct InboxSession {
     received: u64,      // body bytes on this link; <= credit
     unknown_since: Option<u64>,
     astray: u32, // answers of "not home" in a row
+    caught_up: CaughtUp,
 }
 
 /// How far the connection to the home is.
@@ -185,6 +193,7 @@ impl InboxSession {
             received: 0,
             unknown_since: None,
             astray: 0,
+            caught_up: CaughtUp::new(),
         })
     }
 
@@ -195,6 +204,7 @@ impl InboxSession {
             InboxInput::Start | InboxInput::Tick => {}
             InboxInput::Stored(seq) => self.on_stored(seq),
             InboxInput::Lost(seq) => self.on_lost(now_us, seq, actions),
+            InboxInput::AskCaughtUp => self.caught_up.want(),
             InboxInput::Link(input) => {
                 let event = self.line.on_input(now_us, input, actions);
                 self.on_line(now_us, event, actions);
@@ -212,6 +222,7 @@ impl InboxSession {
         }
         self.acknowledge(now_us, actions);
         self.permit(actions);
+        self.ask_caught_up(actions);
         let name = self.name.clone();
         let event = self.line.advance(now_us, Some(&name), actions);
         self.on_line(now_us, event, actions);
@@ -238,9 +249,15 @@ impl InboxSession {
         self.acked_upto
     }
 
-    /// What went wrong last with any node.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.line.trouble()
+    /// Whether the home answered, since `InboxInput::AskCaughtUp` and after all that it gave out was stored and
+    /// acknowledged, without giving out more in between.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.is_true()
+    }
+
+    /// What went wrong last with each node.
+    pub fn troubles(&self) -> Troubles {
+        self.line.troubles()
     }
 
     fn on_line(&mut self, now_us: u64, event: LineEvent, actions: &mut Actions) {
@@ -271,6 +288,7 @@ impl InboxSession {
     fn on_down(&mut self) {
         self.incoming = None;
         self.phase = Phase::Closed;
+        self.caught_up.on_down();
     }
 
     fn on_reply(&mut self, now_us: u64, reply: ClientReply, body: Option<BodyFacts>, actions: &mut Actions) {
@@ -289,6 +307,10 @@ impl InboxSession {
                     self.acked_upto = upto;
                     actions.push(Action::Event(InboxEvent::Acked { upto }));
                 }
+                Ok(())
+            }
+            ClientReply::Status { request, .. } => {
+                self.caught_up.on_answer(request, self.next_seq);
                 Ok(())
             }
             ClientReply::Failure { refusal, text, ring, .. } => {
@@ -355,6 +377,7 @@ impl InboxSession {
             return Err("an image without bytes");
         }
         self.next_seq = InboxSeq(head.seq.0 + 1);
+        self.caught_up.on_head();
         let skip = self.has(head.seq) || self.unstored.contains(&head.seq);
         let (seq, length) = (head.seq, head.fingerprint.length);
         self.incoming = Some(Incoming { seq, length, end: 0, begun: false, skip });
@@ -451,7 +474,12 @@ impl InboxSession {
     }
 
     fn on_failure(&mut self, now_us: u64, refusal: Refusal, text: String, actions: &mut Actions) {
-        self.line.note_refusal(refusal, &text);
+        if refusal == Refusal::NotHome && self.line.is_at_home(&self.name) {
+            // By the newest ring it is the home. It takes nobody because it hears no leader.
+            self.line.note_refusal(Refusal::NoLeader, "the receiver's home hears no leader");
+        } else {
+            self.line.note_refusal(refusal, &text);
+        }
         match refusal {
             Refusal::Superseded => self.fail(SessionFailure::Superseded { text }, actions),
             Refusal::UnknownReceiver => {
@@ -494,6 +522,15 @@ impl InboxSession {
         let upto = self.stored_upto;
         actions.push(Action::Send { link: up.link, request: ClientRequest::Ack { inbox, upto } });
         (self.told_upto, self.told_at) = (upto, now_us);
+    }
+
+    /// Asks behind everything that was told, once it is all stored and acknowledged on this link.
+    fn ask_caught_up(&mut self, actions: &mut Actions) {
+        let (Phase::Open, Some(up)) = (self.phase, self.line.up()) else { return };
+        if self.incoming.is_none() && self.unstored.is_empty() && self.stored_upto <= self.told_upto {
+            let question = self.caught_up.ask(self.next_seq);
+            actions.extend(question.map(|request| Action::Send { link: up.link, request }));
+        }
     }
 
     /// Raises the credit in steps, unless too many images wait to be stored.

@@ -49,13 +49,15 @@ mod scripted;
 pub mod sender;
 pub mod session;
 pub mod shell;
+pub mod troubles;
 
 pub use error::{ClientError, SendError};
 pub use session::Routing;
-pub use shell::client::Client;
+pub use shell::client::{Client, status_of};
 pub use shell::inbox::{Delivery, ImageSink, Inbox};
 pub use shell::options::Options;
 pub use shell::probe::{ProbeLoad, ProbePlan, ProbeReport, ProbeSample};
 pub use shell::sender::{PendingImage, Receipt, Sender};
 pub use shell::source::{FileSource, ImageSource, MemorySource};
 pub use shell::store::{DirectoryStore, StoredFile};
+pub use troubles::Troubles;

@@ -57,6 +57,8 @@ pub const FRAME_STALL_US_MAX: u64 = 10_000_000;
 pub const WRITE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes asked of the socket by one read, bodies apart.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Addresses whose last words an error tells.
+pub const TROUBLES_MAX: usize = 16;
 /// Default time without progress after which an image or a request is given up.
 pub const DEADLINE_DEFAULT_US: u64 = 60_000_000;
 /// A probe without answer for this long ends its load.

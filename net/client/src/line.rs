@@ -24,6 +24,7 @@ use crate::limits::{
 use crate::session::{
     Action, BodyFacts, ConnectFailure, LinkId, LinkInput, Routing, SessionFailure, SessionOptions, Trouble, Welcome,
 };
+use crate::troubles::Troubles;
 
 /// What an input about the connection means to its session.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ pub(crate) struct Line {
     spots: BTreeMap<String, Spot>, // at most one for each given node and member
     cursor: Option<String>,        // where the search for the next address begins
     backoff: Backoff,
-    trouble: Option<Trouble>,
+    troubles: Troubles,
 }
 
 impl Line {
@@ -96,7 +97,7 @@ impl Line {
             spots: BTreeMap::new(),
             cursor: None,
             backoff: Backoff::new(options.seed),
-            trouble: None,
+            troubles: Troubles::default(),
         }
     }
 
@@ -111,9 +112,9 @@ impl Line {
         self.cluster
     }
 
-    /// What went wrong last, on any address.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.trouble.clone()
+    /// What went wrong last with each address.
+    pub(crate) fn troubles(&self) -> Troubles {
+        self.troubles.clone().judge(&self.ring)
     }
 
     /// A wait after `failures` failures in a row, for the session's own retries.
@@ -136,7 +137,7 @@ impl Line {
             State::Up(up) => up.address.clone(),
         };
         let trouble = Trouble { address, refusal: Some(refusal), text: text.to_owned() };
-        self.trouble = Some(trouble.clone());
+        self.troubles.note(trouble.clone());
         trouble
     }
 
@@ -144,6 +145,7 @@ impl Line {
     pub(crate) fn on_success(&mut self) {
         if let State::Up(up) = &self.state {
             self.spots.remove(&up.address);
+            self.troubles.forget(&up.address);
         }
     }
 
@@ -154,7 +156,7 @@ impl Line {
             LinkInput::ConnectFailed { link, failure } => self.on_connect_failed(now_us, link, failure),
             LinkInput::Disconnected { link, text } => match &self.state {
                 State::Up(up) if up.link == link => {
-                    self.trouble = Some(Trouble { address: up.address.clone(), refusal: None, text });
+                    self.troubles.note(Trouble { address: up.address.clone(), refusal: None, text });
                     self.fall(now_us);
                     LineEvent::Down
                 }
@@ -258,6 +260,12 @@ impl Line {
         up.core != core_of(client, home.cores) && up.target != Target::Client(client.to_owned())
     }
 
+    /// Whether the line is up to the node and core that are the home of `client` by the newest ring.
+    pub(crate) fn is_at_home(&self, client: &str) -> bool {
+        let (Some(up), Some(home)) = (self.up(), self.ring.home(client)) else { return false };
+        (up.node, up.core) == (home.node, core_of(client, home.cores))
+    }
+
     fn on_connected<E>(
         &mut self,
         now_us: u64,
@@ -278,6 +286,7 @@ impl Line {
         self.cluster = welcome.cluster;
         self.answered = true;
         self.cursor = Some(address.clone());
+        self.troubles.on_reached(&address);
         self.take_ring(welcome.ring.clone());
         let (node, core) = (welcome.node, welcome.core);
         self.state = State::Up(Up { link, address, node, core, target, heard_at: now_us, asked_at: None });
@@ -292,7 +301,7 @@ impl Line {
         let address = address.clone();
         match failure {
             ConnectFailure::Unreachable { text } => {
-                self.trouble = Some(Trouble { address, refusal: None, text });
+                self.troubles.note(Trouble { address, refusal: None, text });
                 self.fall(now_us);
                 LineEvent::Nothing
             }
@@ -308,7 +317,7 @@ impl Line {
     /// A node that answered the handshake with a refusal. Before any node of the right cluster answered, a wrong cluster or
     /// version is the user's mistake and ends the session; later it is that node's trouble.
     fn on_wrong_node(&mut self, now_us: u64, address: String, refusal: Refusal, text: String) -> LineEvent {
-        self.trouble = Some(Trouble { address: address.clone(), refusal: Some(refusal), text: text.clone() });
+        self.troubles.note(Trouble { address: address.clone(), refusal: Some(refusal), text: text.clone() });
         self.fall(now_us);
         match refusal {
             Refusal::WrongCluster if !self.answered => LineEvent::Fatal(SessionFailure::WrongCluster { address, text }),
@@ -411,7 +420,7 @@ impl Line {
 
     fn note(&mut self, text: &str) {
         let address = self.address().unwrap_or_default();
-        self.trouble = Some(Trouble { address, refusal: None, text: text.to_owned() });
+        self.troubles.note(Trouble { address, refusal: None, text: text.to_owned() });
     }
 
     fn close<E>(&mut self, actions: &mut Vec<Action<E>>) {

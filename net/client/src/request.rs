@@ -18,6 +18,7 @@ use proto::name::check_name;
 use crate::limits::{REFUSALS_PER_NODE_MAX, REQUEST_AGAIN_US, REQUESTS_MAX};
 use crate::line::{Line, LineEvent};
 use crate::session::{Action, Key, LinkId, LinkInput, SessionFailure, SessionOptions, Trouble};
+use crate::troubles::Troubles;
 
 /// What is asked. Each may be repeated without harm, and is, until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +83,8 @@ pub enum RequestEvent {
     GaveUp {
         /// Which.
         key: Key,
-        /// What went wrong last.
-        last: Option<Trouble>,
+        /// What went wrong with whom.
+        troubles: Troubles,
     },
     /// The session ended. Every open question was reported before.
     Failed(SessionFailure),
@@ -115,7 +116,6 @@ struct Open {
     ask_at: u64,           // when it goes out next
     asked: Option<LinkId>, // out on this link, since then
     refusals: u32,
-    trouble: Option<Trouble>,
 }
 
 type Actions = Vec<Action<RequestEvent>>;
@@ -168,9 +168,9 @@ impl RequestSession {
         Some(self.open.values().map(due).min().unwrap_or(u64::MAX).min(self.line.wake_at()))
     }
 
-    /// What went wrong last with any node.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.line.trouble()
+    /// What went wrong last with each node.
+    pub fn troubles(&self) -> Troubles {
+        self.line.troubles()
     }
 
     fn on_ask(&mut self, now_us: u64, key: Key, question: Question, actions: &mut Actions) {
@@ -191,7 +191,7 @@ impl RequestSession {
             return;
         }
         self.request_last = RequestId(self.request_last.0 + 1);
-        let open = Open { key, question, since: now_us, ask_at: now_us, asked: None, refusals: 0, trouble: None };
+        let open = Open { key, question, since: now_us, ask_at: now_us, asked: None, refusals: 0 };
         self.open.insert(self.request_last, open);
     }
 
@@ -259,7 +259,6 @@ impl RequestSession {
         }
         open.refusals = open.refusals.saturating_add(1);
         open.asked = None;
-        open.trouble = Some(trouble);
         let refusals = open.refusals;
         open.ask_at = now_us + self.line.wait_us(refusals);
         if refusals.is_multiple_of(REFUSALS_PER_NODE_MAX) && self.line.has_other(now_us) {
@@ -274,8 +273,8 @@ impl RequestSession {
             self.open.iter().filter(|(_, open)| late(open)).map(|(request, _)| *request).collect();
         for request in requests {
             let open = self.open.remove(&request).expect("it was found a moment ago");
-            let last = open.trouble.or_else(|| self.line.trouble());
-            actions.push(Action::Event(RequestEvent::GaveUp { key: open.key, last }));
+            let troubles = self.line.troubles();
+            actions.push(Action::Event(RequestEvent::GaveUp { key: open.key, troubles }));
         }
     }
 
@@ -313,9 +312,9 @@ impl RequestSession {
     fn fail(&mut self, failure: SessionFailure, actions: &mut Actions) {
         self.line.stop(actions);
         self.phase = Phase::Failed;
-        let last = self.line.trouble();
+        let troubles = self.line.troubles();
         for open in std::mem::take(&mut self.open).into_values() {
-            actions.push(Action::Event(RequestEvent::GaveUp { key: open.key, last: last.clone() }));
+            actions.push(Action::Event(RequestEvent::GaveUp { key: open.key, troubles: troubles.clone() }));
         }
         actions.push(Action::Event(RequestEvent::Failed(failure)));
     }

@@ -7,11 +7,13 @@ mod sender_test;
 mod session;
 
 pub use session::SenderSession;
+pub(crate) use session::too_large;
 
 use proto::error::Refusal;
 use proto::ids::{Fingerprint, Holder, ImageId, LogIndex, SessionId};
 
-use crate::session::{Key, LinkId, LinkInput, SessionFailure, Trouble};
+use crate::session::{Key, LinkId, LinkInput, SessionFailure};
+use crate::troubles::Troubles;
 
 /// An image to send. The bytes stay with the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,8 @@ pub enum SenderEvent {
         /// Who has the bytes.
         holders: Vec<Holder>,
     },
-    /// The image is not accepted and will not be. Finished.
+    /// The image is not accepted and will not be. Finished. (With `NoSpace`, a copy that was whole before the refusal may
+    /// still reach its receivers, once, if no node could be told to drop it.)
     Refused {
         /// Which.
         key: Key,
@@ -102,8 +105,8 @@ pub enum SenderEvent {
         key: Key,
         /// Whether any node was ever told of it.
         begun: bool,
-        /// What went wrong last.
-        last: Option<Trouble>,
+        /// What went wrong with whom.
+        troubles: Troubles,
     },
     /// The session ended. Every unfinished image was reported before, by `Refused` or `GaveUp`.
     Failed(SessionFailure),

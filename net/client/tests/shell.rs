@@ -157,13 +157,18 @@ fn refusals_for_good_are_typed_and_one_line() {
     let fake = Fake::start(1);
     fake.register("gallery");
     let sender = Sender::connect(options(&fake), "camera").unwrap();
-    let refused = |result: Result<_, SendError>, expected: Refusal| match result.unwrap_err() {
-        SendError::Refused { refusal, .. } => assert_eq!(refusal, expected),
-        other => panic!("{other}"),
-    };
+    fn refused<T: std::fmt::Debug>(result: Result<T, SendError>, expected: Refusal) {
+        match result.unwrap_err() {
+            SendError::Refused { refusal, .. } => assert_eq!(refusal, expected),
+            other => panic!("{other}"),
+        }
+    }
     refused(sender.send_bytes(image(10, 1), "x", &to(&["nobody"])), Refusal::UnknownReceiver);
     refused(sender.send_bytes(Vec::new(), "x", &to(&["gallery"])), Refusal::ImageEmpty);
     refused(sender.send_bytes(vec![0; (64 << 20) + 1], "x", &to(&["gallery"])), Refusal::ImageTooLarge);
+    // What is too large is not even read.
+    let unreadable = Arc::new(Unreadable { length: sender.image_bytes_max() + 1 });
+    refused(sender.submit(unreadable, "x", &to(&["gallery"])), Refusal::ImageTooLarge);
     refused(sender.send_bytes(image(10, 1), "a/b", &to(&["gallery"])), Refusal::NameInvalid);
     let error = sender.send_file("/nonexistent/x.jpg".as_ref(), &to(&["gallery"]), |_, _| {}).unwrap_err();
     assert!(matches!(error, SendError::Source { .. }), "{error}");
@@ -173,6 +178,20 @@ fn refusals_for_good_are_typed_and_one_line() {
     assert!(matches!(error, SendError::Client(ClientError::Session(SessionFailure::SessionUnknown { .. }))), "{error}");
     assert!(sender.send_bytes(image(10, 2), "x", &to(&["gallery"])).is_err(), "it stays ended");
     assert_eq!(fake.images("gallery").len(), 1);
+}
+
+struct Unreadable {
+    length: u64,
+}
+
+impl ImageSource for Unreadable {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, _buffer: &mut [u8]) -> std::io::Result<()> {
+        panic!("read at {offset}")
+    }
 }
 
 /// Gives other bytes at the second reading.
@@ -227,7 +246,10 @@ fn nobody_there_is_said_within_the_deadline() {
         Inbox::open(options.clone(), "gallery").map(|_| ()).unwrap_err(),
         Client::new(options.clone()).unwrap().status().map(|_| ()).unwrap_err(),
     ] {
-        assert!(matches!(&error, ClientError::TimedOut { last: Some(last), .. } if last.address == address), "{error}");
+        assert!(
+            matches!(&error, ClientError::TimedOut { troubles, .. } if troubles.last().is_some_and(|last| last.address == address)),
+            "{error}"
+        );
     }
     assert!(since.elapsed() < SOON);
     assert!(matches!(Sender::connect(Options::new([""; 0]), "camera").unwrap_err(), ClientError::NoNodes));
@@ -326,6 +348,37 @@ fn receiver_follows_its_home_and_a_newer_one_takes_over() {
 }
 
 #[test]
+fn receiver_learns_that_there_is_nothing_more() {
+    let fake = Fake::start(3);
+    fake.register("gallery");
+    let mut inbox = Inbox::open(options(&fake), "gallery").unwrap();
+    assert!(inbox.is_caught_up(SOON).unwrap());
+    fake.deliver("gallery", "a.jpg", image(MIB + 5, 3));
+    let delivery = inbox.receive(SOON).unwrap().unwrap();
+    assert_eq!(inbox.received_bytes(), (MIB + 5) as u64);
+    // What is not acknowledged may still be lost: the end is not reached.
+    assert!(!inbox.is_caught_up(Duration::from_millis(50)).unwrap());
+    inbox.acknowledge(delivery.head.seq).unwrap();
+    assert!(inbox.is_caught_up(SOON).unwrap());
+    fake.deliver("gallery", "b.jpg", image(10, 4));
+    assert_eq!(inbox.receive(SOON).unwrap().unwrap().head.name, "b.jpg");
+}
+
+#[test]
+fn status_is_asked_once_and_fails_at_once() {
+    let fake = Fake::start(2);
+    fake.faults(|faults| faults.not_ready = vec![2]);
+    assert_eq!(client::status_of(&fake.addresses[0], CLUSTER, SOON).unwrap().node, NodeId(1));
+    let error = client::status_of(&fake.addresses[1], CLUSTER, SOON).unwrap_err();
+    assert!(matches!(error, ClientError::Refused { refusal: Refusal::NotReady, .. }), "{error}");
+    let since = Instant::now();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let error = client::status_of(&nobody, CLUSTER, SOON).unwrap_err();
+    assert!(matches!(&error, ClientError::Connection { address, .. } if *address == nobody), "{error}");
+    assert!(since.elapsed() < SOON / 2, "{:?}", since.elapsed());
+}
+
+#[test]
 fn unknown_receiver_is_an_error_of_its_own() {
     let fake = Fake::start(1);
     let error = Inbox::open(options(&fake), "nobody").unwrap_err();
@@ -390,8 +443,8 @@ fn deadline_ends_a_send_with_the_last_reason() {
     let options = Options { deadline: Some(Duration::from_millis(400)), ..options(&fake) };
     let sender = Sender::connect(options, "camera").unwrap();
     let error = sender.send_bytes(image(10, 1), "x", &to(&["gallery"])).unwrap_err();
-    let SendError::Unconfirmed { begun: true, last: Some(last), .. } = &error else { panic!("{error}") };
-    assert_eq!(last.refusal, Some(Refusal::NoLeader));
+    let SendError::Unconfirmed { begun: true, troubles, .. } = &error else { panic!("{error}") };
+    assert_eq!(troubles.cause(), Some(Refusal::NoLeader));
     assert!(error.to_string().contains("no majority") && !error.to_string().contains('\n'), "{error}");
 }
 

@@ -16,6 +16,7 @@ use proto::ids::{NodeId, Term};
 use proto::peer::RaftMessage;
 
 use crate::consensus::settings::WAITING_MAX;
+use crate::mutant::Mutant;
 use crate::vote::Vote;
 
 /// A Ready that was handed to the disk.
@@ -41,6 +42,7 @@ pub(super) struct Durability {
     entries_added: u64,
     entries_done: u64,
     flushing: bool,
+    mutant: Mutant,
 }
 
 /// A released Ready: everything it promised is durable.
@@ -53,7 +55,7 @@ pub(super) struct Released {
 impl Durability {
     /// With `vote` as found on disk. It is owed again, since a crash may have left it in one copy only, and nothing may
     /// depend on that.
-    pub fn new(vote: Vote) -> Self {
+    pub fn new(vote: Vote, mutant: Mutant) -> Self {
         Durability {
             waiting: VecDeque::new(),
             vote: vote.next(vote.term, vote.voted),
@@ -62,6 +64,7 @@ impl Durability {
             entries_added: 0,
             entries_done: 0,
             flushing: false,
+            mutant,
         }
     }
 
@@ -88,7 +91,9 @@ impl Durability {
     /// The next Ready that is durable, in order.
     pub fn release(&mut self) -> Option<Released> {
         let first = self.waiting.front()?;
-        if first.vote > self.vote_done || first.entries > self.entries_done {
+        let vote_owed = first.vote > self.vote_done && !self.mutant.is(Mutant::VoteBeforeSync);
+        let entries_owed = first.entries > self.entries_done && !self.mutant.is(Mutant::AckBeforeSync);
+        if vote_owed || entries_owed {
             return None;
         }
         self.waiting.pop_front().map(|first| Released { number: first.number, messages: first.messages })
@@ -128,6 +133,11 @@ impl Durability {
         self.entries_done = mark;
     }
 
+    /// Whether these are the term and vote that were last wanted.
+    pub fn is_vote(&self, term: Term, voted: NodeId) -> bool {
+        (term, voted) == (self.vote.term, self.vote.voted)
+    }
+
     /// Whether term and vote are durable as they are now.
     pub fn vote_durable(&self) -> bool {
         self.vote_done == self.vote.counter
@@ -135,7 +145,7 @@ impl Durability {
 
     /// Whether nothing is owed to the disk.
     pub fn settled(&self) -> bool {
-        self.vote_durable() && self.entries_done == self.entries_added
+        (self.vote_durable() || self.mutant.is(Mutant::VoteBeforeSync)) && self.entries_done == self.entries_added
     }
 
     /// Whether one more Ready can wait.
@@ -153,7 +163,7 @@ mod tests {
 
     fn started(term: u64, voted: u64) -> Durability {
         let vote = Vote { counter: 9, term: Term(term), voted: NodeId(voted), cluster: ClusterId(1), node: NodeId(1) };
-        let mut durability = Durability::new(vote);
+        let mut durability = Durability::new(vote, Mutant::None);
         assert!(durability.start_vote().is_some());
         durability.vote_written();
         durability
@@ -236,7 +246,7 @@ mod tests {
     #[test]
     fn vote_found_at_start_is_written_to_both_copies_before_anything_else() {
         let vote = Vote { counter: 9, term: Term(3), voted: NodeId(2), cluster: ClusterId(1), node: NodeId(1) };
-        let mut durability = Durability::new(vote);
+        let mut durability = Durability::new(vote, Mutant::None);
         durability.wait(1, Vec::new());
         assert_eq!(released(&mut durability), []);
         assert_eq!(durability.start_vote(), Some(Vote { counter: 10, ..vote }));

@@ -32,9 +32,11 @@ use crate::consensus::random::Random;
 use crate::consensus::report;
 use crate::consensus::role::{self, Desk, Follower, Request, Role, RoleKind};
 use crate::consensus::settings::{COMMITTED_ENTRIES_MAX, ManagerConfig, UNCOMMITTED_BYTES_MAX, raft_config};
+use crate::consensus::standing::{Dropped, Standing};
 use crate::consensus::validate::{self, Facts, Invalid};
 use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
 use crate::log::{FetchId, Log, LogStats};
+use crate::mutant::Mutant;
 use crate::vote::Vote;
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
@@ -43,26 +45,6 @@ pub const TICKET_SPACE: u64 = 1 << 62;
 const FRAMING_BYTES: u64 = 128;
 /// Ticks until a segment that the disk refused is asked for again.
 const PREPARE_AGAIN_TICKS: u32 = 20;
-
-/// How things stand at this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its role.
-    pub role: RoleKind,
-    /// Its term; perhaps not yet durable.
-    pub term: Term,
-    /// The leader of that term, if known.
-    pub leader: Option<NodeId>,
-    /// Last entry of its log; perhaps not yet durable.
-    pub last: LogIndex,
-    /// Last entry that it knows to be committed.
-    pub committed: LogIndex,
-    /// Last entry that was applied (`RaftManager::set_applied`).
-    pub applied: LogIndex,
-    /// Whether it leads and has applied an entry of its own term, and so everything committed before (Raft paper,
-    /// section 8). Only then it judges requests.
-    pub serving: bool,
-}
 
 /// A committed entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,17 +81,6 @@ pub enum ProposeError {
     /// Too many bytes are proposed and not yet committed.
     #[error("too much is not yet committed")]
     Busy,
-}
-
-/// Messages of peers that were not stepped, since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Dropped {
-    /// Came by a link that a newer one has replaced, or answer a campaign that is over.
-    pub stale: u64,
-    /// Broke a rule (`Invalid`), as no correct peer does.
-    pub invalid: u64,
-    /// The disk is too far behind.
-    pub overloaded: u64,
 }
 
 /// The flush under way.
@@ -155,6 +126,7 @@ pub struct RaftManager {
     // The leader the role was last told of.
     told: Option<NodeId>,
     dropped: Dropped,
+    mutant: Mutant,
 }
 
 impl RaftManager {
@@ -186,7 +158,7 @@ impl RaftManager {
             timeout: config.election_ticks_min,
             timeout_of: None,
             links: BTreeMap::new(),
-            durability: Durability::new(vote),
+            durability: Durability::new(vote, config.mutant),
             notices: Notices::default(),
             notices_due: false,
             ticket_last: TICKET_SPACE,
@@ -201,6 +173,7 @@ impl RaftManager {
             role: Box::new(Follower::default()),
             told: None,
             dropped: Dropped::default(),
+            mutant: config.mutant,
         }
     }
 
@@ -231,6 +204,12 @@ impl RaftManager {
     /// Figures of the log.
     pub fn log_stats(&self) -> LogStats {
         self.raw.store().stats()
+    }
+
+    /// Term and CRC-32 of the payload of an entry, if it is in memory. For the simulator.
+    pub fn entry(&self, index: LogIndex) -> Option<(Term, u32)> {
+        let entry = self.raw.store().in_memory(index.0)?;
+        Some((Term(entry.term), crc32fast::hash(&entry.data)))
     }
 
     /// Messages of peers that were not stepped.
@@ -281,7 +260,7 @@ impl RaftManager {
     /// A message of another node's consensus group. `from` and `link` are those of `Input::Peer`.
     pub fn on_message(&mut self, _now: Now, from: NodeId, link: u64, message: RaftMessage) {
         let newest = self.links.get(&from).copied().unwrap_or(0);
-        if link < newest {
+        if link < newest && !self.mutant.is(Mutant::OldLink) {
             self.dropped.stale += 1;
             tracing::debug!(node = %self.node, %from, link, newest, "message of an older link dropped");
             return;
@@ -442,9 +421,12 @@ impl RaftManager {
         self.durability.has_room() && !self.raw.store().needs_mending()
     }
 
-    /// Whether term, vote and the whole log are durable.
+    /// Whether term, vote and the whole log are durable, and raft was told so (`release`).
     fn settled(&self) -> bool {
-        self.durability.settled() && self.raw.raft.raft_log.unstable_entries().is_empty()
+        let raft = &self.raw.raft;
+        self.durability.settled()
+            && self.durability.is_vote(Term(raft.term), NodeId(raft.vote))
+            && raft.raft_log.persisted == raft.raft_log.last_index()
     }
 
     fn check(&self, from: NodeId, message: &RaftMessage) -> Result<(), Invalid> {

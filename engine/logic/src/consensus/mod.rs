@@ -7,7 +7,8 @@
 //! - `outgoing`: raft's messages on their way out;
 //! - `notices`: which of them can wait, because they only say how far is committed;
 //! - `convert`: raft's messages and those of our wire;
-//! - `settings`: raft's configuration with reasons; `random`: election timeouts; `report`: raft's log lines.
+//! - `settings`: raft's configuration with reasons; `random`: election timeouts; `report`: raft's log lines;
+//! - `standing`: how things stand, for whoever asks.
 
 mod convert;
 mod durability;
@@ -18,9 +19,10 @@ mod random;
 mod report;
 mod role;
 mod settings;
+mod standing;
 mod validate;
 
-pub use manager::{Committed, Dropped, ProposeError, Proposed, RaftManager, Standing, TICKET_SPACE};
+pub use manager::{Committed, ProposeError, Proposed, RaftManager, TICKET_SPACE};
 pub use notices::Audience;
 pub use role::{
     Candidate, Desk, Follower, HOLD_US, Held, Leader, REQUEST_HOPS, REQUESTS_HELD_MAX, Request, Role, RoleKind,
@@ -30,3 +32,4 @@ pub use settings::{
     APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, COMMITTED_BYTES_MAX, COMMITTED_ENTRIES_MAX, ManagerConfig,
     UNCOMMITTED_BYTES_MAX,
 };
+pub use standing::{Dropped, Standing};

@@ -1,8 +1,7 @@
 //! How raft is set up, with the reason of each value, and this node's numbers for it.
 //!
 //! Appends are never batched by raft itself: with that, raft 0.7 commits without a quorum when links reorder. Many
-//! proposals go as one message per turn instead. A mutant of the simulator that does batch would change the value made
-//! by `raft_config`.
+//! proposals go as one message per turn instead. Only a mutant (`Mutant::BatchAppend`) does batch.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +10,7 @@ use proto::limits::RAFT_MESSAGE_BYTES_MAX;
 use raft::{Config, ReadOnlyOption};
 
 use crate::log::layout::PAYLOAD_BYTES_MAX;
+use crate::mutant::Mutant;
 
 /// Bytes of entries in one append message. Big enough that a lagging follower is fed with few messages, small enough
 /// that one does not hold up a heartbeat on its link for more than a fraction of a millisecond.
@@ -54,9 +54,25 @@ pub struct ManagerConfig {
     pub heartbeat_ticks: usize,
     /// For drawing election timeouts; different on each node.
     pub seed: u64,
+    /// A wrong decision, or none.
+    pub(crate) mutant: Mutant,
 }
 
 impl ManagerConfig {
+    /// For the only voter of a group, with the usual timeouts; whoever calls says who else is in it.
+    pub fn new(node: NodeId, seed: u64) -> ManagerConfig {
+        ManagerConfig {
+            node,
+            voters: vec![node],
+            learners: Vec::new(),
+            election_ticks_min: 10,
+            election_ticks_max: 20,
+            heartbeat_ticks: 2,
+            seed,
+            mutant: Mutant::None,
+        }
+    }
+
     pub(super) fn voter_set(&self) -> BTreeSet<NodeId> {
         self.voters.iter().copied().collect()
     }
@@ -97,6 +113,7 @@ pub(super) fn raft_config(config: &ManagerConfig, applied: LogIndex) -> Config {
         read_only_option: ReadOnlyOption::Safe,
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
         max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+        batch_append: config.mutant.is(Mutant::BatchAppend),
         ..Config::default()
     }
 }
@@ -115,6 +132,7 @@ mod tests {
             election_ticks_max: 20,
             heartbeat_ticks: 2,
             seed: 1,
+            mutant: Mutant::None,
         }
     }
 

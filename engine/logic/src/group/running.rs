@@ -16,6 +16,7 @@ use crate::identity::{Identity, IdentityState, Membership};
 use crate::io::{CoreNote, Effect, Now};
 use crate::limits::{DOWN_US, INTENT_US};
 use crate::log::{Log, LogConfig, RecoverInput, StoreId};
+use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::shard::{GroupStart, InitialMember, ShardConfig, StartError};
 use crate::state::{Outcome, State};
@@ -35,6 +36,7 @@ pub(super) struct Running {
     pub(super) was_serving: bool, // as leader, after the last turn
     pub(super) serving_since_us: u64,
     pub(super) founded: bool, // a genesis was proposed in this time as leader
+    mutant: Mutant,
 }
 
 impl Running {
@@ -43,6 +45,7 @@ impl Running {
         identity: &Identity,
         membership: &Membership,
         start: &GroupStart<'_>,
+        mutant: Mutant,
     ) -> Result<Running, StartError> {
         let vote = match &start.vote {
             Some([one, other]) => Vote::choose([one, other]).map_err(|error| StartError { text: error.to_string() })?,
@@ -56,8 +59,9 @@ impl Running {
             return Err(StartError { text });
         }
         let vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
-        let mut state = State::default();
+        let mut state = State::new(mutant);
         let mut bad = None;
+        let mut again = Vec::new();
         let input = RecoverInput {
             segments: &start.segments,
             rounds: start.rounds,
@@ -65,16 +69,26 @@ impl Running {
             config: LogConfig {
                 segment_bytes: config.segment_bytes,
                 store: StoreId { cluster: membership.cluster, nonce: identity.nonce },
+                mutant,
             },
         };
         let log = Log::recover(input, |index, _term, payload| {
             if let Err(error) = apply(&mut state, index, payload) {
                 bad.get_or_insert(error);
             }
+            if mutant.is(Mutant::ApplyTwice) {
+                again.push((index, payload.to_vec()));
+            }
         })
         .map_err(|error| StartError { text: error.to_string() })?;
         if let Some(error) = bad {
             return Err(error);
+        }
+        for (index, payload) in again {
+            apply(&mut state, index, &payload)?;
+        }
+        if mutant.is(Mutant::ForgetAtRestart) {
+            state.forget_images();
         }
         let learners = membership
             .members
@@ -90,16 +104,18 @@ impl Running {
             election_ticks_max: ELECTION_TICKS.1,
             heartbeat_ticks: HEARTBEAT_TICKS,
             seed: config.entropy[2],
+            mutant,
         };
         let applied = state.applied();
         Ok(Running {
             manager: RaftManager::new(manager_config, log, vote, applied),
             state,
-            admission: Admission::default(),
+            admission: Admission::new(mutant),
             subscriptions: Subscriptions::default(),
             was_serving: false,
             serving_since_us: 0,
             founded: false,
+            mutant,
         })
     }
 
@@ -136,7 +152,7 @@ impl Running {
         // Behind the answers.
         self.manager.announce(&audience, cx.out);
         let after = self.manager.state();
-        if self.was_serving && !after.serving {
+        if self.was_serving && !after.serving && !self.mutant.is(Mutant::AnswerByIndex) {
             self.admission.clear();
             self.founded = false;
         }
@@ -151,10 +167,28 @@ impl Running {
         let time_ms = cx.now.wall_ms;
         let manager = &mut self.manager;
         let is_full = manager.is_full();
+        let mut shown = Vec::new();
         self.admission.turn(cx.out, is_full, |bodies| {
+            if self.mutant.is(Mutant::DeliverBeforeReady) {
+                shown.clone_from(&bodies);
+            }
             let batch = bodies.into_iter().map(|body| encode_record(&Record { time_ms, body })).collect();
             manager.propose(batch).map(|proposed| (proposed.term, proposed.first))
         });
+        if !shown.is_empty() {
+            self.show(cx, shown.into_iter().map(|body| Record { time_ms, body }));
+        }
+    }
+
+    /// Only a wrong decision shows receivers records that are proposed and perhaps never committed.
+    fn show(&mut self, cx: &mut Context<'_>, records: impl Iterator<Item = Record>) {
+        let mut foreseen = self.state.clone();
+        for record in records {
+            let index = LogIndex(foreseen.applied().0 + 1);
+            if let Outcome::Ready(Ok(ready)) = foreseen.apply(index, &record) {
+                self.subscriptions.on_fresh(&foreseen, &ready.fresh, cx.out);
+            }
+        }
     }
 
     fn apply_entry(

@@ -1,13 +1,14 @@
 //! An upload as one core stores it: what is received and durable, the further holders and how they are fed, and when the
 //! leader is told.
 
-use proto::ids::{Address, Holder, ImageId, Incarnation, NodeId};
+use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{Lane, LeaderRequest, Notice, PeerMessage, Upload};
 
 use crate::context::Context;
 use crate::io::BodyRef;
 use crate::limits::{HOLDER_WINDOW_BYTES, ORPHAN_US, RESEND_US};
+use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::store::chunks::{Chunks, ReadPurpose};
 use crate::store::slot::Slot;
@@ -23,6 +24,7 @@ pub(super) enum Chunk {
 pub(super) struct Uploading {
     pub(super) spec: Upload,
     pub(super) unready: Vec<String>, // receivers of `spec` whose record is not known here
+    pub(super) claimed: Vec<LogIndex>, // records that claimed the bytes, since freed or not
     pub(super) is_home: bool,
     pub(super) sources: Vec<Address>,
     pub(super) received_end: u64,
@@ -50,6 +52,7 @@ pub(super) struct Other {
     pub(super) sent_end: u64,
     pub(super) durable_end: u64,
     pub(super) reading: bool, // a chunk for it is being read from disk
+    pub(super) asked: bool,   // it was silent and has been asked again: it may have begun anew
     pub(super) incarnation: Incarnation,
     pub(super) heard_us: u64,
     pub(super) sent_us: u64,
@@ -69,10 +72,25 @@ impl Uploading {
             sent_end: 0,
             durable_end: 0,
             reading: false,
+            asked: false,
             incarnation: Incarnation::default(),
             heard_us: cx.now.mono_us,
             sent_us: cx.now.mono_us,
         });
+    }
+
+    /// Takes further holders until there are as many as make the image accepted. A holder whose home and sender are gone
+    /// does it, too: complete bytes are not dropped, so they must come to a record.
+    pub(super) fn recruit(&mut self, cx: &mut Context<'_>) {
+        let Some(name) = self.spec.receivers.first() else { return };
+        for address in cx.placement(name, usize::MAX) {
+            if self.others.len() + 1 >= usize::from(cx.view.copies) {
+                return;
+            }
+            if address.node != cx.me.node && !self.has_other(address.node) {
+                self.add_other(cx, address);
+            }
+        }
     }
 
     /// Puts the next node on the ring in the place of one that failed. False if there is none to take.
@@ -104,6 +122,7 @@ impl Uploading {
             if quiet_us >= RESEND_US && !other.reading {
                 other.sent_us = cx.now.mono_us;
                 other.sent_end = other.durable_end;
+                other.asked = true;
                 let chain = vec![cx.me, other.address];
                 cx.send_on(Lane::Holder, other.address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
             }
@@ -124,7 +143,8 @@ impl Uploading {
                 .filter(|other| other.durable_end == length)
                 .map(|other| Holder { address: other.address, incarnation: other.incarnation }),
         );
-        let enough = holders.len() >= usize::from(cx.view.copies);
+        let spared = usize::from(cx.mutant.is(Mutant::CopyTooFew));
+        let enough = holders.len() + spared >= usize::from(cx.view.copies);
         if !enough && cx.now.mono_us < complete_us + ORPHAN_US {
             return;
         }

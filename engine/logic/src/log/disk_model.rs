@@ -14,6 +14,7 @@ use crate::log::layout::StoreId;
 use crate::log::log::{Log, LogConfig};
 use crate::log::recover::{RecoverError, RecoverInput};
 use crate::log::rounds::ROUNDS_BYTES;
+use crate::mutant::Mutant;
 
 pub const STORE: StoreId = StoreId { cluster: ClusterId(0xc1), nonce: 0x4e };
 
@@ -90,7 +91,7 @@ impl Disk {
     }
 
     pub fn config(&self) -> LogConfig {
-        LogConfig { store: STORE, segment_bytes: self.segment_bytes }
+        LogConfig { store: STORE, segment_bytes: self.segment_bytes, mutant: Mutant::None }
     }
 
     /// Recovers with a vote of `term`; gives the log and all that is in it.

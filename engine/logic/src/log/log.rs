@@ -27,6 +27,7 @@ use crate::log::layout::{
 };
 use crate::log::recover::{Examined, Judgement, RecoverError, RecoverInput, examine};
 use crate::log::runs::{Runs, Terms};
+use crate::mutant::Mutant;
 
 /// Bytes of applied entries kept in memory for followers that lag a little.
 pub const CACHE_BYTES_MAX: usize = 16 << 20;
@@ -40,6 +41,15 @@ pub struct LogConfig {
     pub store: StoreId,
     /// Bytes of new segments: whole sectors, at least `SEGMENT_BYTES_MIN`.
     pub segment_bytes: u32,
+    /// A wrong decision, or none.
+    pub(crate) mutant: Mutant,
+}
+
+impl LogConfig {
+    /// For the log of `store`.
+    pub fn new(store: StoreId, segment_bytes: u32) -> LogConfig {
+        LogConfig { store, segment_bytes, mutant: Mutant::None }
+    }
 }
 
 /// Counts the calls of `append` that appended something. The first is 1; 0 is "none".
@@ -338,6 +348,11 @@ impl Log {
             return Some(self.truncated.1);
         }
         if index < self.truncated.0 || index > self.last { None } else { self.terms.get(index) }
+    }
+
+    /// An entry, if it is in memory.
+    pub(crate) fn in_memory(&self, index: u64) -> Option<&Entry> {
+        self.tail.get(index.checked_sub(self.tail_first())? as usize)
     }
 
     /// Index of the first entry in memory.

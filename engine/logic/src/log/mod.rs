@@ -6,7 +6,7 @@
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod disk_model;
+pub(crate) mod disk_model;
 pub mod fetch;
 pub mod flush;
 pub mod layout;

@@ -26,6 +26,7 @@ use crate::log::log::LogConfig;
 use crate::log::rounds::{Identifier, RoundRecord, Rounds};
 use crate::log::runs::{Runs, Terms};
 use crate::log::walk::{Behind, Walk};
+use crate::mutant::Mutant;
 
 /// Numbers passed over at once: those of the remains of a torn round, which is one.
 const VOID_ROUNDS_MAX: usize = 16;
@@ -273,9 +274,14 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
     let finding = find(&walk, fault, broken, &behind, &rounds);
     let judgement = judge(finding, behind.cut);
     match judgement {
+        Judgement::Rot(_) if input.config.mutant.is(Mutant::TruncateRot) => {}
+        Judgement::Uncertain(_) if input.config.mutant.is(Mutant::TruncateUncertain) => {}
         Judgement::Rot(finding) => return Err(RecoverError::Rot(finding)),
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
+    }
+    if input.config.mutant.is(Mutant::ApplyUncommitted) {
+        walk.commit = walk.last;
     }
     let mend = mend(&walk, behind.round_max, &readers, &rounds, input.config.store);
     Ok(Examined {
@@ -284,8 +290,8 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         commit: LogIndex(walk.commit),
         round: walk.round,
         end: walk.end,
-        round_next: behind.round_max + 1,
-        signature_next: behind.signature_max + 1,
+        round_next: behind.round_max.saturating_add(1),
+        signature_next: behind.signature_max.saturating_add(1),
         mend,
         runs: walk.runs,
         terms: walk.terms,

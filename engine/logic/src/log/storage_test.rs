@@ -1,6 +1,6 @@
 //! What raft expects of a `Storage`, checked against raft's own `MemStorage` and against the log; and what only the log does.
 
-use raft::eraftpb::{ConfState, Entry};
+use raft::eraftpb::{ConfState, Entry, HardState};
 use raft::storage::MemStorage;
 use raft::{Error, GetEntriesContext, Storage, StorageError};
 
@@ -29,7 +29,8 @@ fn conforms<S: Storage>(make: impl Fn(&[Vec<Entry>], ConfState) -> S) {
     assert_eq!(empty.term(1), Err(Error::Store(StorageError::Unavailable)));
     assert_eq!(empty.initial_state().unwrap().conf_state, voters);
     assert!(empty.initial_state().unwrap().initialized());
-    assert_eq!(empty.initial_state().unwrap().hard_state.term, 0);
+    assert_eq!(empty.initial_state().unwrap().hard_state, HardState::default());
+    assert_eq!(empty.term(u64::MAX), Err(Error::Store(StorageError::Unavailable)));
 
     // Terms and bounds.
     let storage = make(&[batch(1, &[1, 1, 2, 4])], voters.clone());
@@ -41,7 +42,13 @@ fn conforms<S: Storage>(make: impl Fn(&[Vec<Entry>], ConfState) -> S) {
     // Ranges are half open and complete; content is what was appended.
     assert_eq!(storage.entries(2, 5, None, now()), Ok(batch(2, &[1, 2, 4])));
     assert_eq!(storage.entries(4, 5, None, now()), Ok(batch(4, &[4])));
-    assert_eq!(storage.entries(3, 3, None, now()), Ok(vec![]));
+    for index in 1..=5 {
+        assert_eq!(storage.entries(index, index, None, now()), Ok(vec![]));
+    }
+    // Whoever can wait need not: what is in memory is answered at once, whatever raft wants it for.
+    assert_eq!(storage.entries(1, 5, None, GetEntriesContext::empty(true)), storage.entries(1, 5, None, now()));
+    // Asking changes nothing.
+    assert_eq!((storage.first_index(), storage.last_index()), (Ok(1), Ok(4)));
 
     // A size limit counts as raft counts, and never yields nothing.
     let sizes: Vec<u64> = storage.entries(1, 5, None, now()).unwrap().iter().map(size).collect();
@@ -121,6 +128,28 @@ fn entries_beyond_the_last_are_a_mistake_of_the_caller() {
     let (mut disk, mut log) = start(4096);
     append_flushed(&mut disk, &mut log, 1, 10);
     let _ = log.entries(1, 3, None, GetEntriesContext::empty(false));
+}
+
+/// Raft asks for a snapshot only of what is compacted, and nothing is; if it does ask, it must ask again rather than end.
+#[test]
+fn snapshot_is_never_there_yet_and_nothing_is_compacted() {
+    let (mut disk, mut log) = large();
+    for log in [&log, &disk.recover().unwrap().0] {
+        let later = Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        assert_eq!(log.snapshot(0, 2), later);
+        assert_eq!(log.snapshot(log.last_index().unwrap() + 1, 2), later);
+        // What left memory still has its place and its term.
+        assert_eq!((log.first_index(), log.term(0), log.term(1)), (Ok(1), Ok(0), Ok(1)));
+        assert_eq!(log.entries(0, 1, None, GetEntriesContext::empty(true)), Err(Error::Store(StorageError::Compacted)));
+    }
+    // An answer from what was read counts bytes as one from memory does.
+    assert!(log.entries(1, 100, None, GetEntriesContext::empty(true)).is_err());
+    read(&mut disk, &mut log).unwrap();
+    let first = log.entries(1, 100, None, GetEntriesContext::empty(false)).unwrap();
+    let two = 2 * size(&first[0]);
+    for (limit, expected) in [(0, 1), (two - 1, 1), (two, 2), (u64::MAX, 99)] {
+        assert_eq!(log.entries(1, 100, limit, GetEntriesContext::empty(false)).unwrap().len(), expected, "{limit}");
+    }
 }
 
 #[test]

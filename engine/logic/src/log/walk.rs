@@ -3,7 +3,9 @@
 use proto::ids::{LogIndex, Term};
 
 use crate::io::SegmentId;
-use crate::log::layout::{EntryHeader, EntryKind, Found, Position, Reader, SEGMENT_FIRST, SEGMENT_HEADER_BYTES};
+use crate::log::layout::{
+    EntryHeader, EntryKind, Found, Position, Reader, SEAL_BYTES, SEGMENT_FIRST, SEGMENT_HEADER_BYTES,
+};
 use crate::log::recover::{Fault, Proof};
 use crate::log::rounds::Rounds;
 use crate::log::runs::{Runs, Terms};
@@ -50,6 +52,11 @@ impl Default for Walk {
     }
 }
 
+/// Whether the seal still fits behind an entry, as it does behind every one that was written.
+fn leaves_room(reader: &Reader<'_>, found: &Found<'_>) -> bool {
+    found.header.kind == EntryKind::Seal || found.next + SEAL_BYTES <= reader.header().segment_bytes
+}
+
 impl Walk {
     /// Reads on until something is no entry. `None` if there is no segment to read on in.
     pub fn run(&mut self, readers: &[Reader<'_>]) -> Option<Fault> {
@@ -59,7 +66,9 @@ impl Walk {
             self.sealed = false;
             for found in reader.entries() {
                 match found {
-                    Ok(found) if self.follows(segment, &found) => self.take(segment, &found),
+                    Ok(found) if leaves_room(reader, &found) && self.follows(segment, &found) => {
+                        self.take(segment, &found);
+                    }
                     Ok(found) => {
                         let EntryHeader { index, term, round, .. } = found.header;
                         return Some(Fault::Order { index, term, round });

@@ -44,6 +44,11 @@ impl Cache {
         self.chunks.get(&(image, offset)).map(|&(_, body)| body)
     }
 
+    /// Bytes of buffers kept.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Forgets all chunks of an image.
     pub fn remove(&mut self, image: ImageId, released: &mut Vec<BufId>) {
         let offsets: Vec<u64> =

@@ -16,6 +16,7 @@ use proto::limits::CHUNK_BYTES_MAX;
 use crate::context::Context;
 use crate::io::{Body, BufId, ConnId, DiskError, Effect, Extent, FileId, Ticket};
 use crate::limits::{CLEAR_SLOTS_MAX, CLEAR_SLOTS_US, WAITING_CHUNKS_MAX};
+use crate::mutant::Mutant;
 use crate::store::cache::Cache;
 use crate::store::slot::{Slot, blocks_for};
 use crate::store::space::Space;
@@ -101,11 +102,12 @@ impl Chunks {
         release(cx, &released);
     }
 
-    /// A data write is done.
-    pub fn on_written(&mut self, ticket: Ticket) {
+    /// A data write is done. What was written is not durable yet.
+    pub fn on_written(&mut self, ticket: Ticket) -> (ChunkId, Slot) {
         let (id, slot) = self.writing.remove(&ticket).expect("a completion of what was asked for");
         self.space.note_written(slot);
         self.written.push((id, slot));
+        (id, slot)
     }
 
     /// A commit is done: these chunks are durable.
@@ -183,12 +185,24 @@ impl Chunks {
             self.space.free(extent);
         }
         let Ok(body) = result else { return (purpose, None) };
-        if (body.length, body.crc32, body.crc64) == (slot.length, slot.crc32, slot.crc64) {
+        let is_sent_on = !matches!(purpose, ReadPurpose::Feed { .. });
+        let is_right = (body.length, body.crc32, body.crc64) == (slot.length, slot.crc32, slot.crc64);
+        if is_right || is_sent_on && cx.mutant.is(Mutant::SkipChunkChecksum) {
             return (purpose, Some(body));
         }
         tracing::error!(image = %slot.image, chunk = slot.chunk, ?slot.extent, "a chunk on disk has other bytes than were written");
         cx.release(body.buf);
         (purpose, None)
+    }
+
+    /// Bytes of buffers in the cache.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// Chunks that wait for a file with room.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
     }
 
     /// Reads under way for other homes.

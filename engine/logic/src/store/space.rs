@@ -65,7 +65,7 @@ impl Space {
                 .collect();
             slots.sort_by_key(|slot| std::cmp::Reverse(slot.birth));
             for slot in slots {
-                space.next_birth = space.next_birth.max(slot.birth + 1);
+                space.next_birth = space.next_birth.max(slot.birth.saturating_add(1));
                 if space.take_exactly(slot.extent) {
                     space.note_written(slot);
                     used.push(slot);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::client::{ClientReply, ImageHead};
 use proto::error::Refusal;
-use proto::ids::{Fingerprint, ImageId, InboxId, InboxSeq, LogIndex, Sequence, SessionId};
+use proto::ids::{Fingerprint, ImageId, InboxId, InboxSeq, LogIndex, RequestId, Sequence, SessionId};
 
 use crate::inbox::{InboxEvent, InboxInput, InboxSession, StoredBefore};
 use crate::scripted::{CHUNK, Links, bytes, client_of, compare, number, options};
@@ -33,11 +33,11 @@ fn head(seq: u64) -> ImageHead {
     }
 }
 
-struct Script {
-    session: InboxSession,
+pub(super) struct Script {
+    pub(super) session: InboxSession,
     links: Links,
     name: String,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Script {
@@ -51,14 +51,14 @@ impl Script {
     }
 
     /// With the inbox open at its home and nothing acknowledged.
-    fn open() -> Script {
+    pub(super) fn open() -> Script {
         let mut script = Script::new(&[]);
         script.run("0 start\n 0 up 1\n 0 opened 0");
         script.text.clear();
         script
     }
 
-    fn run(&mut self, lines: &str) {
+    pub(super) fn run(&mut self, lines: &str) {
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let now_us = words[0].parse::<u64>().unwrap() * 1000;
@@ -83,6 +83,8 @@ impl Script {
             ["tick"] => return InboxInput::Tick,
             ["stored", word] => return InboxInput::Stored(seq(word)),
             ["lost", word] => return InboxInput::Lost(seq(word)),
+            ["ask"] => return InboxInput::AskCaughtUp,
+            ["status", request] => ClientReply::Status { request: RequestId(number(request)), status: Box::default() },
             ["opened", upto] => ClientReply::InboxOpened { inbox: INBOX, acked_upto: seq(upto) },
             ["opened-other"] => ClientReply::InboxOpened { inbox: InboxId(9), acked_upto: InboxSeq(0) },
             ["head", word] => ClientReply::Head(head(number(word))),

@@ -69,8 +69,8 @@ impl Script {
             SenderEvent::Progress { key, durable_end } => format!("! {} durable {}", key.0, bytes(*durable_end)),
             SenderEvent::Accepted { key, index, .. } => format!("! {} accepted at {index}", key.0),
             SenderEvent::Refused { key, refusal, .. } => format!("! {} refused {refusal:?}", key.0),
-            SenderEvent::GaveUp { key, begun, last } => {
-                let last = last.as_ref().map(|t| t.refusal.map_or(t.text.clone(), |r| format!("{r:?}")));
+            SenderEvent::GaveUp { key, begun, troubles } => {
+                let last = troubles.last().map(|t| t.refusal.map_or(t.text.clone(), |r| format!("{r:?}")));
                 format!("! {} given up, begun {begun}, last {}", key.0, last.unwrap_or_default())
             }
             SenderEvent::Failed(failure) => {

@@ -23,7 +23,8 @@ use crate::limits::{ASK_AFTER_US, IMAGES_SUBMITTED_MAX, REFUSALS_PER_NODE_MAX, R
 use crate::line::{Line, LineEvent};
 use crate::sender::flight::{Flight, Moved, Stage, low_water};
 use crate::sender::{ImageJob, SenderEvent, SenderInput};
-use crate::session::{Action, Key, Routing, SessionFailure, SessionOptions, Trouble, Welcome};
+use crate::session::{Action, Key, Routing, SessionFailure, SessionOptions, Welcome};
+use crate::troubles::Troubles;
 
 /// The pure session of a sender: one connection, one session of the cluster, many images in flight.
 #[derive(Debug)]
@@ -138,6 +139,11 @@ impl SenderSession {
         }
     }
 
+    /// Largest image that the cluster takes; without bound until a node said it.
+    pub fn image_bytes_max(&self) -> u64 {
+        self.image_bytes_max
+    }
+
     /// Images submitted and not finished.
     pub fn unfinished(&self) -> usize {
         self.keys.len()
@@ -151,9 +157,9 @@ impl SenderSession {
         }
     }
 
-    /// What went wrong last with any node.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.line.trouble()
+    /// What went wrong last with each node.
+    pub fn troubles(&self) -> Troubles {
+        self.line.troubles()
     }
 
     /// For tests and simulators: the invariants that cost a scan.
@@ -418,14 +424,16 @@ impl SenderSession {
             .collect();
         for sequence in late {
             let flight = self.finish(sequence).expect("it was found a moment ago");
-            let last = flight.trouble.or_else(|| self.line.trouble());
-            actions.push(Action::Event(SenderEvent::GaveUp { key: flight.job.key, begun: true, last }));
+            let mut troubles = self.line.troubles();
+            // The node may have served others since it refused this image.
+            flight.trouble.into_iter().for_each(|trouble| troubles.note_unless_newer(trouble));
+            actions.push(Action::Event(SenderEvent::GaveUp { key: flight.job.key, begun: true, troubles }));
         }
         while self.waiting.front().is_some_and(|waiting| is_over(waiting.since.max(moving))) {
             let waiting = self.waiting.pop_front().expect("it was there a moment ago");
             self.keys.remove(&waiting.job.key);
-            let last = self.line.trouble();
-            actions.push(Action::Event(SenderEvent::GaveUp { key: waiting.job.key, begun: false, last }));
+            let troubles = self.line.troubles();
+            actions.push(Action::Event(SenderEvent::GaveUp { key: waiting.job.key, begun: false, troubles }));
         }
     }
 
@@ -490,7 +498,7 @@ impl SenderSession {
         if length > self.image_bytes_max {
             self.waiting.pop_front();
             self.keys.remove(&key);
-            let text = format!("the image has {length} bytes, this cluster takes up to {}", self.image_bytes_max);
+            let text = too_large(length, self.image_bytes_max);
             actions.push(Action::Event(SenderEvent::Refused { key, refusal: Refusal::ImageTooLarge, text }));
             return true;
         }
@@ -540,11 +548,11 @@ impl SenderSession {
     fn fail(&mut self, failure: SessionFailure, actions: &mut Actions) {
         self.line.stop(actions);
         self.phase = Phase::Failed;
-        let last = self.line.trouble();
+        let troubles = self.line.troubles();
         let flights = std::mem::take(&mut self.flights).into_values().map(|flight| (flight.job.key, true));
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|waiting| (waiting.job.key, false));
         for (key, begun) in flights.chain(waiting) {
-            actions.push(Action::Event(SenderEvent::GaveUp { key, begun, last: last.clone() }));
+            actions.push(Action::Event(SenderEvent::GaveUp { key, begun, troubles: troubles.clone() }));
         }
         self.keys.clear();
         self.sendable.clear();
@@ -597,6 +605,11 @@ impl SenderSession {
         let job = oldest.or_else(|| self.waiting.front().map(|waiting| &waiting.job))?;
         job.receivers.first().cloned()
     }
+}
+
+/// Why an image of that length is refused.
+pub(crate) fn too_large(length: u64, image_bytes_max: u64) -> String {
+    format!("the image has {length} bytes, this cluster takes up to {image_bytes_max}")
 }
 
 /// What no cluster would take: found here, so that it is said at once.

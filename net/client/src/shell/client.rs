@@ -1,15 +1,39 @@
 //! Questions with one answer, blocking.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use proto::client::NodeStatus;
-use proto::ids::{InboxId, LogIndex};
+use proto::client::{ClientReply, ClientRequest, NodeStatus, Target};
+use proto::ids::{ClusterId, InboxId, LogIndex, RequestId};
 
 use crate::error::ClientError;
 use crate::request::{Answer, Question, RequestEvent, RequestInput, RequestSession};
-use crate::session::{Action, Key, LinkInput};
+use crate::session::{Action, ConnectFailure, Key, LinkInput};
+use crate::shell::connection::Connection;
 use crate::shell::options::Options;
 use crate::shell::wire::{Told, Wire};
+
+/// The state of the node at `address`, asked once: what cannot be had now is an error at once. Connecting, the greeting and
+/// the answer may take `timeout` each.
+pub fn status_of(address: &str, cluster: ClusterId, timeout: Duration) -> Result<NodeStatus, ClientError> {
+    let failed = |text: String| ClientError::Connection { address: address.to_owned(), text };
+    let (mut connection, _) =
+        Connection::open(address, Target::Any, cluster, timeout).map_err(|failure| match failure {
+            ConnectFailure::Unreachable { text } => failed(text),
+            ConnectFailure::Refused { refusal, text, .. } => ClientError::Refused { refusal, text },
+        })?;
+    let asked = ClientRequest::Status { request: RequestId(1) };
+    connection.send(&asked, &[]).and_then(|()| connection.flush()).map_err(|error| failed(error.to_string()))?;
+    let until = Instant::now() + timeout;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match connection.receive(&mut Vec::new(), Some(left)).map_err(|error| failed(error.to_string()))? {
+            Some(ClientReply::Status { status, .. }) => return Ok(*status),
+            Some(ClientReply::Failure { refusal, text, .. }) => return Err(ClientError::Refused { refusal, text }),
+            Some(_) if Instant::now() < until => {} // The members changed meanwhile.
+            Some(_) | None => return Err(failed("connected, but no answer to the question".to_owned())),
+        }
+    }
+}
 
 /// Asks nodes: register, status, probe. Each call repeats its question, at other nodes if need be, until the deadline.
 /// To ask one certain node, give only that one, with `Routing::Fixed`.
@@ -116,8 +140,8 @@ impl Client {
                 Action::Event(RequestEvent::Refused { key: of, refusal, text }) if of == key => {
                     outcome = Some(Err(ClientError::Refused { refusal, text }));
                 }
-                Action::Event(RequestEvent::GaveUp { key: of, last }) if of == key => {
-                    outcome = Some(Err(ClientError::TimedOut { what, seconds: self.deadline_seconds, last }));
+                Action::Event(RequestEvent::GaveUp { key: of, troubles }) if of == key => {
+                    outcome = Some(Err(ClientError::TimedOut { what, seconds: self.deadline_seconds, troubles }));
                 }
                 Action::Event(RequestEvent::Failed(reason)) => failure = Some(Err(ClientError::Session(reason))),
                 Action::Event(_) => {}

@@ -17,6 +17,7 @@ use crate::session::{Action, BodyFacts, LinkId, LinkInput, SessionFailure};
 use crate::shell::options::Options;
 use crate::shell::store::{DirectoryStore, StoredFile};
 use crate::shell::wire::{Told, Wire};
+use crate::troubles::Troubles;
 
 /// An image received whole into memory. Not yet acknowledged: see `Inbox::acknowledge`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub struct Inbox {
     stash: VecDeque<Frame>, // deliveries that came while only acknowledgements were waited for
     writing: Option<(Box<ImageHead>, Mode)>, // begun, neither finished nor aborted
     memory: MemorySink,
+    received_bytes: u64,
 }
 
 /// Which call began the image under way.
@@ -99,13 +101,14 @@ impl Inbox {
             stash: VecDeque::new(),
             writing: None,
             memory: MemorySink::default(),
+            received_bytes: 0,
         };
         let until = options.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         inbox.run(InboxInput::Start)?;
         while inbox.opened.is_none() {
             if until.is_some_and(|until| Instant::now() >= until) {
-                let (seconds, last) = (options.deadline_seconds(), inbox.session.trouble());
-                return Err(ClientError::TimedOut { what: "opening the inbox", seconds, last });
+                let (seconds, troubles) = (options.deadline_seconds(), inbox.session.troubles());
+                return Err(ClientError::TimedOut { what: "opening the inbox", seconds, troubles });
             }
             inbox.wait_aside(until)?;
         }
@@ -178,6 +181,32 @@ impl Inbox {
         Ok(true)
     }
 
+    /// Whether there was nothing more when the home was asked: everything it has given out is stored and acknowledged, and
+    /// its answer came without another image before it. False: an image is coming, or no answer within `timeout`.
+    pub fn is_caught_up(&mut self, timeout: Duration) -> Result<bool, ClientError> {
+        let until = Instant::now().checked_add(timeout);
+        if self.stash.is_empty() {
+            self.run(InboxInput::AskCaughtUp)?;
+        }
+        while self.stash.is_empty() && !self.session.is_caught_up() {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(false);
+            }
+            self.wait_aside(until)?;
+        }
+        Ok(self.stash.is_empty())
+    }
+
+    /// Bytes of images that came so far, for those who want to see whether anything moves.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// What went wrong last with each node.
+    pub fn troubles(&self) -> Troubles {
+        self.session.troubles()
+    }
+
     /// Drives the session until one image is finished.
     fn take_next(
         &mut self,
@@ -201,6 +230,7 @@ impl Inbox {
             match frame {
                 None => self.step(InboxInput::Tick, &[], Some(&mut place))?,
                 Some(Told::Frame { link, reply, body, facts }) => {
+                    self.received_bytes += body.len() as u64;
                     let input = InboxInput::Link(LinkInput::Reply { link, reply, body: facts });
                     let done = self.step(input, &body, Some(&mut place));
                     self.wire.recycle(body);

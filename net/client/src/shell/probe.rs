@@ -16,6 +16,7 @@ use crate::limits::{CONNECT_US_MAX, PROBE_ANSWER_US_MAX, PROBE_REFUSED_WAIT_US, 
 use crate::session::{ConnectFailure, SessionFailure, Welcome};
 use crate::shell::connection::Connection;
 use crate::shell::options::Options;
+use crate::troubles::Troubles;
 
 /// What a load does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl<F: FnMut(ProbeSample)> Run<'_, F> {
         let oldest = self.open.first_key_value().map(|(_, since)| since.elapsed());
         if oldest.is_some_and(|age| age >= Duration::from_micros(PROBE_ANSWER_US_MAX)) {
             let seconds = PROBE_ANSWER_US_MAX / 1_000_000;
-            return Err(ClientError::TimedOut { what: "committing a probe", seconds, last: None });
+            return Err(ClientError::TimedOut { what: "committing a probe", seconds, troubles: Troubles::default() });
         }
         if self.refused_at.is_some_and(|at| at.elapsed() >= Duration::from_micros(PROBE_REFUSED_WAIT_US)) {
             self.refused_at = None;

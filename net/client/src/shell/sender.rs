@@ -15,17 +15,19 @@ use std::time::{Duration, Instant};
 
 use proto::checksum::crc32;
 use proto::client::{ChunkHead, ClientRequest};
+use proto::error::Refusal;
 use proto::ids::{Fingerprint, Holder, ImageId, LogIndex, SessionId};
 use proto::limits::CHUNK_BYTES_MAX;
 
 use crate::error::{ClientError, SendError};
 use crate::file_name::file_hint;
 use crate::limits::{READ_AHEAD_FRAMES_MAX, SHELL_IMAGES_MAX};
-use crate::sender::{ImageJob, SenderEvent, SenderInput, SenderSession};
-use crate::session::{Action, Key, LinkId, LinkInput, SessionFailure, Trouble};
+use crate::sender::{ImageJob, SenderEvent, SenderInput, SenderSession, too_large};
+use crate::session::{Action, Key, LinkId, LinkInput, SessionFailure};
 use crate::shell::options::Options;
 use crate::shell::source::{FileSource, ImageSource, MemorySource, read_through};
 use crate::shell::wire::{Told, Wire};
+use crate::troubles::Troubles;
 
 /// Proof of promise P1 for one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +150,8 @@ impl Sender {
         self.submit(Arc::new(MemorySource(Arc::new(bytes))), name, receivers)?.wait()
     }
 
-    /// Hands an image over and returns at once (after reading it once for its checksum): many may be under way.
+    /// Hands an image over and returns at once (after reading it once for its checksum): many may be under way. One that is
+    /// larger than the cluster takes is not read.
     /// Waits only while `SHELL_IMAGES_MAX` are. That the source changes in between is noticed.
     pub fn submit(
         &self,
@@ -156,6 +159,7 @@ impl Sender {
         name: &str,
         receivers: &[String],
     ) -> Result<PendingImage, SendError> {
+        self.check_length(source.length())?;
         let reading = read_through(&*source).map_err(|error| source_error(name, error))?;
         self.hand_over(source, reading.fingerprint, Some(reading.chunks), name, receivers)
     }
@@ -169,6 +173,20 @@ impl Sender {
         receivers: &[String],
     ) -> Result<PendingImage, SendError> {
         self.hand_over(source, fingerprint, None, name, receivers)
+    }
+
+    /// Largest image that the cluster takes.
+    pub fn image_bytes_max(&self) -> u64 {
+        self.shared.lock().image_bytes_max
+    }
+
+    fn check_length(&self, length: u64) -> Result<(), SendError> {
+        let image_bytes_max = self.image_bytes_max();
+        if length <= image_bytes_max {
+            return Ok(());
+        }
+        let text = too_large(length, image_bytes_max);
+        Err(SendError::Refused { refusal: Refusal::ImageTooLarge, text })
     }
 
     fn hand_over(
@@ -272,7 +290,8 @@ struct Shared {
 struct SharedState {
     opened: Option<SessionId>,
     under_way: usize, // <= SHELL_IMAGES_MAX
-    trouble: Option<Trouble>,
+    troubles: Troubles,
+    image_bytes_max: u64, // since it was opened
     failure: Option<SessionFailure>,
     ended: bool,
 }
@@ -299,7 +318,11 @@ impl Shared {
             }
             let wait = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
             if wait.is_zero() {
-                return Err(ClientError::TimedOut { what: "opening a session", seconds, last: state.trouble.clone() });
+                return Err(ClientError::TimedOut {
+                    what: "opening a session",
+                    seconds,
+                    troubles: state.troubles.clone(),
+                });
             }
             let wait = wait.min(Duration::from_secs(3600));
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -389,9 +412,8 @@ impl Driver {
 
     fn end_turn(&mut self) {
         self.wire.flush();
-        let trouble = self.session.trouble();
         if self.session.session().is_none() {
-            self.shared.lock().trouble = trouble;
+            self.shared.lock().troubles = self.session.troubles();
         }
     }
 
@@ -451,7 +473,8 @@ impl Driver {
             SenderEvent::SendChunk { .. } | SenderEvent::Begun { .. } => {}
             SenderEvent::SessionOpened { session } => {
                 tracing::debug!(%session, "session opened");
-                self.shared.change(|state| state.opened = Some(session));
+                let image_bytes_max = self.session.image_bytes_max();
+                self.shared.change(|state| (state.opened, state.image_bytes_max) = (Some(session), image_bytes_max));
             }
             SenderEvent::Progress { key, durable_end } => {
                 if let Some(image) = self.running.get(&key) {
@@ -466,10 +489,10 @@ impl Driver {
                 self.finish(key, Ok(Receipt { image, fingerprint, index, holders, elapsed }));
             }
             SenderEvent::Refused { key, refusal, text } => self.finish(key, Err(SendError::Refused { refusal, text })),
-            SenderEvent::GaveUp { key, begun, last } => {
+            SenderEvent::GaveUp { key, begun, troubles } => {
                 let error = match &self.failure {
                     Some(failure) => ClientError::Session(failure.clone()).into(),
-                    None => SendError::Unconfirmed { begun, seconds: self.deadline_seconds, last },
+                    None => SendError::Unconfirmed { begun, seconds: self.deadline_seconds, troubles },
                 };
                 self.finish(key, Err(error));
             }

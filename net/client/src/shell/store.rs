@@ -52,7 +52,15 @@ impl DirectoryStore {
     /// Opens (or makes) the directory and sees which images it holds. Files of an inbox that are moved away before their
     /// acknowledgement is committed come again.
     pub fn open(directory: &Path) -> Result<DirectoryStore, ClientError> {
-        fs::create_dir_all(directory).map_err(|error| at(directory, error))?;
+        fs::create_dir_all(directory).map_err(|error| {
+            let text = match error.kind() {
+                ErrorKind::AlreadyExists => "is a file: name a directory".to_owned(),
+                ErrorKind::NotADirectory => "a part of this path is a file: name a directory".to_owned(),
+                ErrorKind::PermissionDenied => "cannot be made by this user: name another directory".to_owned(),
+                _ => format!("cannot be made: {error}"),
+            };
+            at(directory, io::Error::new(error.kind(), text))
+        })?;
         let handle = File::open(directory).map_err(|error| at(directory, error))?;
         handle.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => {
@@ -281,6 +289,19 @@ mod tests {
             (MARKER, None),
         ] {
             assert_eq!(sequence_of(name), expected.map(InboxSeq), "{name}");
+        }
+    }
+
+    #[test]
+    fn file_in_place_of_the_directory_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cat.png");
+        std::fs::write(&file, "x").unwrap();
+        for (path, expected) in
+            [(file.clone(), "is a file: name a directory"), (file.join("in"), "a part of this path is a file")]
+        {
+            let text = DirectoryStore::open(&path).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("{}: {expected}", path.display())), "{text}");
         }
     }
 

@@ -1,15 +1,16 @@
 //! Random runs with every fault at once: messages lost, repeated, reordered; disks slow; nodes cut off, killed in the
 //! middle of a write, started again. What must hold is checked by the harness while they run.
 
-use super::world::{OpKind, World};
+use super::world::{OpKind, SEGMENT_BYTES, World};
 use crate::consensus::random::Random;
+use crate::mutant::Mutant;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 2000;
 
 /// What the faults of all runs did, so that one that never happens is noticed.
 #[derive(Debug, Default)]
-struct Drawn {
+pub struct Drawn {
     crashes: u64,
     torn: u64,
     lost: u64,
@@ -98,9 +99,9 @@ impl Run {
 }
 
 /// Runs one seed, then lets the group recover: it must agree and go on.
-fn run(seed: u64) -> Drawn {
+pub fn run(seed: u64, mutant: Mutant) -> Drawn {
     let voters = [3, 3, 5][(seed % 3) as usize];
-    let mut world = World::new(voters, seed % 2, seed);
+    let mut world = World::with_mutant(voters, seed % 2, seed, SEGMENT_BYTES, mutant);
     world.turns = Some(Random::new(!seed));
     let mut run = Run { world, random: Random::new(seed), proposed: 0, drawn: Drawn::default() };
     for step in 0..STEPS {
@@ -140,7 +141,7 @@ fn run(seed: u64) -> Drawn {
 fn no_fault_breaks_a_property_of_the_paper() {
     let mut sum = Drawn::default();
     for seed in 0..SEEDS {
-        let drawn = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+        let drawn = std::panic::catch_unwind(|| run(seed, Mutant::None)).unwrap_or_else(|_| panic!("seed {seed}"));
         sum.crashes += drawn.crashes;
         sum.torn += drawn.torn;
         sum.lost += drawn.lost;

@@ -6,7 +6,7 @@ use raft::eraftpb::MessageType;
 
 use super::world::{Notes, Op, OpKind, Parcel, World};
 use crate::consensus::manager::{Dropped, ProposeError};
-use crate::consensus::settings::{APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
+use crate::consensus::settings::{APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
 use crate::consensus::{Audience, Request, RoleKind, convert};
 use crate::io::{DiskError, Effect, Ticket};
 use crate::log::log::CACHE_BYTES_MAX;
@@ -60,6 +60,53 @@ fn commit_notice_waits_for_its_audience_the_next_append_or_a_tick() {
 
 fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// Votes that come before they were asked for, from a peer that lies, must not make a leader whose log is not yet durable.
+#[test]
+fn vote_that_comes_in_the_turn_in_which_its_term_began_does_not_count() {
+    let mut world = World::elected(3, 0);
+    world.held.insert((2, OpKind::Flush));
+    world.propose(1, &["a"]).unwrap();
+    world.settle();
+    world.cut.insert(1);
+    (0..20).for_each(|_| world.tick(2));
+    world.settle();
+    let granted = |kind| RaftMessage {
+        kind: convert::number_of(kind),
+        from: NodeId(3),
+        to: NodeId(2),
+        term: Term(2),
+        ..RaftMessage::default()
+    };
+    let (now, link) = (world.now, world.nodes[&3].link);
+    world.node(2).up().on_message(now, NodeId(3), link, granted(MessageType::MsgRequestPreVoteResponse));
+    let flush = world.node(2).ops.iter().find_map(|op| match op {
+        Op::Flush(ticket, _) => Some(*ticket),
+        _ => None,
+    });
+    world.node(2).up().on_log_flushed(flush.unwrap());
+    world.node(2).up().on_message(now, NodeId(3), link, granted(MessageType::MsgRequestVoteResponse));
+    assert_eq!(world.node(2).up().dropped().stale, 1);
+    assert_eq!(world.node(2).up().state().role, RoleKind::Candidate);
+}
+
+/// What a lagging follower lacks comes in few messages, none longer than the bound.
+#[test]
+fn append_has_many_entries_and_no_more_bytes_than_its_bound() {
+    let mut world = World::with_segments(3, 0, 1, 1 << 20);
+    world.elect(1);
+    world.cut.insert(3);
+    for _ in 0..300 {
+        world.propose(1, &[&"x".repeat(2000)]).unwrap();
+        world.settle();
+    }
+    world.cut.clear();
+    world.pass(20);
+    let appends = world.message(MessageType::MsgAppend);
+    let bytes = |parcel: &&Parcel| parcel.message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+    assert!(appends.iter().all(|parcel| bytes(parcel) as u64 <= APPEND_BYTES_MAX));
+    assert!(appends.iter().any(|parcel| parcel.to == 3 && parcel.message.entries.len() > 50));
 }
 
 /// A flush that was cut off is repaired durably before the node says or hears anything.

@@ -8,5 +8,7 @@
 
 mod faults;
 mod guards;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod rules;
 mod world;

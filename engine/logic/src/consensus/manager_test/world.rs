@@ -14,10 +14,11 @@ use crate::consensus::{Audience, Desk, ManagerConfig, Request, convert};
 use crate::io::{DiskError, Effect, LogFile, LogWrite, Now, SegmentId, Ticket};
 use crate::log::layout::{EntryKind, Reader, SegmentHeader};
 use crate::log::{Log, LogConfig, ROUNDS_BYTES, RecoverInput, StoreId};
+use crate::mutant::Mutant;
 use crate::vote::Vote;
 
 const CLUSTER: ClusterId = ClusterId(7);
-const SEGMENT_BYTES: u32 = 8192;
+pub const SEGMENT_BYTES: u32 = 8192;
 const SECTOR: usize = 512;
 
 /// What a disk is asked for.
@@ -71,8 +72,8 @@ impl Disk {
         let vote = Vote::choose([&self.votes[0], &self.votes[1]]).unwrap();
         let vote = vote.unwrap_or(Vote { cluster: CLUSTER, node, ..Vote::default() });
         let segments: Vec<(SegmentId, &[u8])> = self.segments.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
-        let config =
-            LogConfig { store: StoreId { cluster: CLUSTER, nonce: node.0.into() }, segment_bytes: self.segment_bytes };
+        let store = StoreId { cluster: CLUSTER, nonce: node.0.into() };
+        let config = LogConfig { store, segment_bytes: self.segment_bytes, mutant: Mutant::None };
         let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: vote.term, config };
         (Log::recover(input, committed).unwrap(), vote)
     }
@@ -180,6 +181,8 @@ pub struct World {
     /// Draws whether a node has its turn after an input; without, after each. Several inputs a turn is what a busy node
     /// does.
     pub turns: Option<Random>,
+    /// What nodes that start from now on do wrong.
+    pub mutant: Mutant,
     /// Whose commit notices leave with each turn.
     pub audience: Audience,
     /// Every message that ever left a node.
@@ -202,6 +205,11 @@ impl World {
 
     /// The same with log segments of that size.
     pub fn with_segments(voters: u64, learners: u64, seed: u64, segment_bytes: u32) -> World {
+        World::with_mutant(voters, learners, seed, segment_bytes, Mutant::None)
+    }
+
+    /// The same with a wrong decision.
+    pub fn with_mutant(voters: u64, learners: u64, seed: u64, segment_bytes: u32, mutant: Mutant) -> World {
         let mut world = World {
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
@@ -209,6 +217,7 @@ impl World {
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
             turns: None,
+            mutant,
             audience: Audience::All,
             sent: Vec::new(),
             chosen: Vec::new(),
@@ -267,6 +276,7 @@ impl World {
             election_ticks_max: 20,
             heartbeat_ticks: 2,
             seed,
+            mutant: self.mutant,
         };
         let applied = LogIndex(replayed.len() as u64);
         self.links += 1;

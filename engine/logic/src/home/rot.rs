@@ -1,0 +1,73 @@
+//! What a home does when bytes of an upload cannot be read back for a further holder.
+//!
+//! Until a record names this core as holder nobody relies on them, and the sender still has them: they are forgotten, and
+//! the sender goes back to the rotten chunk.
+
+use proto::checksum::{CRC64_EMPTY, crc64_combine};
+use proto::ids::{Address, ImageId};
+use proto::limits::CHUNK_BYTES_MAX;
+
+use super::Home;
+use super::upload::{Chunk, NoticeState, report};
+use crate::context::Context;
+use crate::io::{Body, BodyRef};
+use crate::store::slot::blocks_for;
+
+impl Home {
+    /// A chunk for a further holder was read, or cannot be.
+    pub fn on_feed_read(&mut self, cx: &mut Context<'_>, to: Address, image: ImageId, offset: u64, body: Option<Body>) {
+        let is_readable = body.is_some();
+        let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
+        if let Some(other) = upload.and_then(|upload| upload.others.iter_mut().find(|other| other.address == to)) {
+            other.reading = false;
+            match body.as_ref().filter(|_| other.sent_end == offset) {
+                Some(body) => other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 }),
+                None => other.sent_us = cx.now.mono_us,
+            }
+        }
+        if let Some(body) = body {
+            cx.release(body.buf);
+        }
+        if is_readable {
+            self.advance(cx, image);
+        } else {
+            // Not at once again: if the bytes stay, the next look is after `RESEND_US`.
+            self.forget_from(cx, image, offset);
+        }
+    }
+
+    /// Forgets the bytes of an upload from the chunk at `offset` on, unless somebody may rely on them.
+    fn forget_from(&mut self, cx: &mut Context<'_>, image: ImageId, offset: u64) {
+        let Some(object) = self.objects.get_mut(&image) else { return };
+        let Some(upload) = object.upload.as_mut() else { return };
+        let is_told = matches!(upload.notice, NoticeState::Asked | NoticeState::Ready);
+        if !object.claims.is_empty() || is_told || upload.durable_end <= offset {
+            return;
+        }
+        tracing::warn!(%image, offset, "a chunk of an upload cannot be read back: its sender is asked to send it again");
+        // Writes under way of what is forgotten belong to the life before; below `durable_end` there are none.
+        self.next_life += 1;
+        object.life = self.next_life;
+        for chunk in object.chunks.split_off((offset / CHUNK_BYTES_MAX as u64) as usize) {
+            let blocks = u64::from(blocks_for(chunk.length()));
+            self.image_bytes -= u64::from(chunk.length());
+            upload.promised_blocks += blocks;
+            self.chunks.space.promise(blocks);
+            if let Chunk::Durable(slot) = chunk {
+                self.chunks.free(slot.extent);
+            }
+        }
+        upload.durable_sum = CRC64_EMPTY;
+        for chunk in &object.chunks {
+            if let Chunk::Durable(slot) = chunk {
+                upload.durable_sum = crc64_combine(upload.durable_sum, slot.crc64, u64::from(slot.length));
+            }
+        }
+        (upload.received_end, upload.durable_end, upload.complete_us) = (offset, offset, None);
+        for other in &mut upload.others {
+            other.sent_end = other.durable_end.max(other.sent_end.min(offset));
+        }
+        self.chunks.forget(cx, image);
+        report(cx, image, upload);
+    }
+}
