@@ -1,0 +1,5 @@
+//! See `fuzz::frame`.
+
+#![no_main]
+
+fuzz::target!(frame);

@@ -1,0 +1,5 @@
+//! See `fuzz::identity`.
+
+#![no_main]
+
+fuzz::target!(identity);

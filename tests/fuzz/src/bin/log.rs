@@ -1,0 +1,5 @@
+//! See `fuzz::log`.
+
+#![no_main]
+
+fuzz::target!(log);

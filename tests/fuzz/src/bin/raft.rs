@@ -1,0 +1,5 @@
+//! See `fuzz::raft`.
+
+#![no_main]
+
+fuzz::target!(raft);

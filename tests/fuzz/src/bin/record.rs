@@ -1,0 +1,5 @@
+//! See `fuzz::record`.
+
+#![no_main]
+
+fuzz::target!(record);

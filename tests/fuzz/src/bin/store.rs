@@ -1,0 +1,5 @@
+//! See `fuzz::store`.
+
+#![no_main]
+
+fuzz::target!(store);

@@ -1,0 +1,5 @@
+//! See `fuzz::vote`.
+
+#![no_main]
+
+fuzz::target!(vote);
