@@ -77,23 +77,35 @@ pub enum Flush {
     Direct,
 }
 
-const NODE_EXAMPLES: &str = "\
-A configuration file has the same names as the flags (README, \"Configuration\"); flags win over it:
-  node = 1
-  data = \"/srv/heliograph\"
-  client = \"10.0.0.1:7400\"
-  peer = \"10.0.0.1:7500\"
-  [[members]]
-  node = 1
-  client = \"10.0.0.1:7400\"
-  peer = \"10.0.0.1:7500\"
-  # ... one [[members]] for each node, the same list on every node
+const NODE_KEYS: &str = "\
+Configuration file (--config), TOML. Each flag is a key there, with _ for -, but --id is `node`, and --member is one [[members]] \
+with `node`, `client` and `peer`. Flags win over the file. Sizes are bytes in the file; a flag also takes K, M, G. An unknown key \
+is an error.
+
+  key                   default           unit     what
+  node                  required                   this node's id, at least 1; stays for its data
+  data                  required                   the data directory
+  client                \"127.0.0.1:7400\"           where to listen for clients
+  peer                  \"127.0.0.1:7500\"           where to listen for other nodes
+  members               []                         the initial nodes, the same on each
+  cores                 0                          0: the machine's, at most 4; stays for its data
+  copies                0                          0: one more than may fail; see below
+  image_bytes_max       67108864          bytes    largest image, at most 1 GiB; see below
+  segment_bytes         67108864          bytes    of a log file
+  cache_bytes           67108864          bytes    of recent images in memory, for each core
+  reserve_bytes         268435456         bytes    of the filesystem, never taken by images
+  flush                 \"auto\"                     how the log is synced: auto, direct, mmap
+  upload_idle_seconds   3600              seconds  until an upload without progress is dropped
+  session_idle_seconds  604800            seconds  until an unused session of a sender ends
+  connections_max       4096                       of clients at a time
+
+`copies` (nodes that must have the bytes) and `image_bytes_max` count only when the cluster forms: it keeps them.
 
 A server listens on loopback unless told otherwise: there is no authentication yet, so put no open port where others are.";
 
 /// `helio node`.
 #[derive(Args, Debug)]
-#[command(after_help = NODE_EXAMPLES)]
+#[command(after_help = NODE_KEYS)]
 pub struct NodeArguments {
     /// Configuration, TOML.
     #[arg(long, value_name = "FILE")]
@@ -131,9 +143,18 @@ pub struct NodeArguments {
     /// Part of the filesystem that images never take [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub reserve_bytes: Option<u64>,
-    /// How the log becomes durable.
+    /// How the log becomes durable [default: auto]
     #[arg(long)]
     pub flush: Option<Flush>,
+    /// Incomplete uploads without progress are dropped after this [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub upload_idle_seconds: Option<u64>,
+    /// A sender's session ends after this long without use [default: 604800]
+    #[arg(long, value_name = "SECONDS")]
+    pub session_idle_seconds: Option<u64>,
+    /// Client connections at a time [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<u32>,
     /// End when standard input closes: the program that started the node has gone.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -185,8 +206,13 @@ pub struct SendArguments {
 /// `helio inbox`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each image is written under its place in the inbox and a safe form of its own name (000000000001-cat.png), synced, and only
-then acknowledged; the cluster then frees it. Without --follow the command ends when the inbox is empty.
+Each image is written under its place in the inbox and a safe form of its own name (000000000001-cat.png), synced, and only \
+then acknowledged; the cluster then frees it. Without --follow the command ends when the inbox is empty, and fails (exit \
+code 4) when nothing moves for --timeout and the home does not say that it is.
+
+DIR also gets a file .heliograph-inbox, which says whose images these are (cluster and inbox): a later run goes on behind \
+them, takes none twice, and refuses to mix two inboxes. Keep it as long as images are received there. What is coming just \
+now is in .heliograph-partial.
 
 Example:
   helio inbox gallery --out pictures --follow")]
@@ -200,8 +226,9 @@ pub struct InboxArguments {
     /// Where the files go; made if missing.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub out: PathBuf,
-    /// Without --follow: the inbox counts as empty when nothing came for this long.
-    #[arg(long, default_value_t = 1.5, value_name = "SECONDS")]
+    /// Without --follow: ends when the receiver's home has nothing more and nothing came for this long. What was accepted a
+    /// moment ago may be known to the home only after a heartbeat of the leader (0.1 s); more than that need not be waited.
+    #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]
     pub wait: f64,
     /// Where.
     #[command(flatten)]
@@ -302,9 +329,65 @@ fn parse_size(text: &str) -> Result<u64, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::CommandFactory;
+    use std::collections::BTreeMap;
 
-    use super::{Arguments, parse_member, parse_size};
+    use clap::CommandFactory;
+    use serde_json::{Value, json};
+
+    use super::{Arguments, NODE_KEYS, parse_member, parse_size};
+
+    /// Every key of the configuration file with its default.
+    fn keys() -> BTreeMap<String, Value> {
+        let config = serde_json::to_value(node::NodeConfig::new(1, "/srv/heliograph")).unwrap();
+        config.as_object().unwrap().clone().into_iter().collect()
+    }
+
+    #[test]
+    fn every_key_is_a_flag_and_stands_in_the_help_with_its_default() {
+        let mut told = BTreeMap::new();
+        let table = NODE_KEYS.lines().skip_while(|line| !line.starts_with("  key ")).skip(1);
+        for line in table.take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("    ")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let default = if words[1] == "required" { Value::Null } else { serde_json::from_str(words[1]).unwrap() };
+            let unit = [("_bytes", "bytes"), ("_seconds", "seconds")].iter().find(|(part, _)| words[0].contains(part));
+            assert!(unit.is_none_or(|(_, unit)| words[2] == *unit), "no unit: {line}");
+            told.insert(words[0].to_owned(), default);
+        }
+        let mut expected = keys();
+        for required in ["node", "data"] {
+            expected.insert(required.to_owned(), Value::Null);
+        }
+        assert_eq!(told, expected);
+        let mut command = Arguments::command();
+        command.build();
+        let node = command.find_subcommand("node").unwrap();
+        let flags: Vec<&str> = node.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        for key in keys().keys() {
+            let flag = match key.as_str() {
+                "node" => "id".to_owned(),
+                "members" => "member".to_owned(),
+                other => other.replace('_', "-"),
+            };
+            assert!(flags.contains(&flag.as_str()), "--{flag} is not among {flags:?}");
+        }
+    }
+
+    #[test]
+    fn table_of_keys_is_not_wrapped_where_the_width_is_unknown() {
+        for line in NODE_KEYS.lines().filter(|line| line.starts_with("  ")) {
+            assert!(line.len() <= 100, "{} characters: {line}", line.len());
+        }
+    }
+
+    #[test]
+    fn configuration_of_the_readme_has_every_key_with_its_default() {
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let mut told: BTreeMap<String, Value> = toml::from_str(block).unwrap();
+        let members = told.insert("members".to_owned(), json!([])).unwrap();
+        assert_eq!(members.as_array().unwrap().len(), 1);
+        assert_eq!(told, keys());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -36,9 +36,7 @@ pub fn failure(error: &ClientError) -> Failure {
 pub fn send_failure(error: &SendError) -> Failure {
     let cause = match error {
         SendError::Refused { refusal, .. } => cause_of_refusal(*refusal),
-        SendError::Unconfirmed { last, .. } => {
-            last.as_ref().and_then(|trouble| trouble.refusal).map_or(Cause::Unreachable, cause_of_refusal)
-        }
+        SendError::Unconfirmed { troubles, .. } => troubles.cause().map_or(Cause::Unreachable, cause_of_refusal),
         SendError::Source { .. } | SendError::SourceChanged { .. } => Cause::File,
         SendError::Client(error) => cause_of(error),
     };
@@ -57,9 +55,7 @@ fn cause_of(error: &ClientError) -> Cause {
             | SessionFailure::UnknownReceiver { .. }
             | SessionFailure::InboxChanged { .. } => Cause::Refused,
         },
-        ClientError::TimedOut { last, .. } => {
-            last.as_ref().and_then(|trouble| trouble.refusal).map_or(Cause::Unreachable, cause_of_refusal)
-        }
+        ClientError::TimedOut { troubles, .. } => troubles.cause().map_or(Cause::Unreachable, cause_of_refusal),
         ClientError::Refused { refusal, .. } => cause_of_refusal(*refusal),
         ClientError::Connection { .. } => Cause::Unreachable,
         ClientError::File { .. } | ClientError::DirectoryOfOtherInbox { .. } => Cause::File,
@@ -70,7 +66,7 @@ fn cause_of(error: &ClientError) -> Cause {
 fn cause_of_refusal(refusal: Refusal) -> Cause {
     match refusal {
         Refusal::NoSpace | Refusal::Busy => Cause::NoRoom,
-        Refusal::NoLeader | Refusal::NotReady => Cause::Unreachable,
+        Refusal::NoLeader | Refusal::NotReady | Refusal::NotHome => Cause::Unreachable,
         Refusal::NameInvalid => Cause::Usage,
         _ => Cause::Refused,
     }

@@ -59,9 +59,19 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// "1 image", "2 images".
+pub fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Table, grouped};
+    use super::{Table, counted, grouped};
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(["0 images", "1 image", "1,000 images"], [0, 1, 1000].map(|number| counted(number, "image")));
+    }
 
     #[test]
     fn numbers_stand_right_and_words_left() {

@@ -1,10 +1,15 @@
 //! Each mistake is one line with the remedy and its own exit code, and the nodes live on.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use cluster::address::{free_ports, own_address};
+use cluster::ledger::bytes_of;
+use cluster::{Cluster, Setup};
 
-use crate::setup::{HELIO, cluster_with, helio, register, run};
+use crate::setup::{HELIO, PATIENCE, cluster_with, helio, register, run};
 
 #[test]
 fn mistakes_of_a_sender_are_one_line_each() {
@@ -22,19 +27,127 @@ fn mistakes_of_a_sender_are_one_line_each() {
     send("empty.png", "gallery").fails(10, "empty");
     send("large.png", "gallery").fails(3, "1048576");
     send("good.png", "not/a name").fails(2, "name");
+    send("good.png", "gallery,archive,gallery").fails(2, "named twice");
+    // A terabyte, and none of it is read.
+    fs::File::create(path("huge.png")).unwrap().set_len(1 << 40).unwrap();
+    send("huge.png", "gallery").fails(3, "takes up to 1048576");
     let wrong = "0123456789abcdef0123456789abcdef";
     helio(&nodes, &["send", &path("good.png"), "--to", "gallery", "--cluster", wrong]).fails(3, "cluster");
     helio(&nodes, &["inbox", "nobody", "--out", &path("out")]).fails(3, "nobody");
     let ports = free_ports(own_address(), 1).unwrap();
     let silent = format!("127.0.0.1:{}", ports[0]);
     helio(&silent, &["send", &path("good.png"), "--to", "gallery", "--timeout", "2"]).fails(4, "");
-    helio(&silent, &["status", "--timeout", "2"]).fails(4, "no node answered");
+    let since = Instant::now();
+    let status = helio(&silent, &["status", "--timeout", "30"]).fails(4, "no node answered");
+    assert!(status.stdout.is_empty() && since.elapsed() < Duration::from_secs(15), "{status:?} {:?}", since.elapsed());
     // Several files: the good ones go, and the code says that not all did.
     let both = ["send", &path("empty.png"), &path("good.png"), "--to", "gallery"];
     let ran = helio(&nodes, &both);
     assert!(ran.code == 10 && ran.stdout.contains("good.png: accepted"), "{ran:?}");
+    // What names a file says which, and what to do.
+    let file = path("good.png");
+    helio(&nodes, &["inbox", "gallery", "--out", &file]).fails(10, "good.png: is a file: name a directory");
+    helio(&nodes, &["log", "stat", &path("nodir")]).fails(10, "nodir: does not exist: name");
+    helio(&nodes, &["log", "stat", &path("empty.png")]).fails(10, "empty.png: is no segment of a log");
+    helio(&nodes, &["demo", "--images", &path("nodir")]).fails(10, "nodir: is missing: name a folder");
+    helio(&nodes, &["demo", "--images", &file]).fails(10, "good.png: is no folder");
+    fs::create_dir_all(path("folder/within")).unwrap();
+    helio(&nodes, &["demo", "--images", &path("folder")]).fails(10, "folder: has no files to send");
     cluster.check_alive().unwrap();
     send("good.png", "gallery").ok();
+}
+
+#[test]
+fn without_a_majority_every_command_says_so_and_what_each_node_said() {
+    let mut cluster = cluster_with(&[]);
+    register(&cluster, &["gallery"]);
+    let nodes = cluster.client_addresses().join(",");
+    cluster.kill(2).unwrap();
+    cluster.kill(3).unwrap();
+    let out = cluster.folder().join("out").to_str().unwrap().to_owned();
+    let inbox =
+        helio(&nodes, &["inbox", "gallery", "--out", &out, "--timeout", "4"]).fails(4, "start the nodes that are");
+    for address in cluster.client_addresses() {
+        assert!(inbox.stderr.contains(&address), "{address} is not in {inbox:?}");
+    }
+    helio(&nodes, &["register", "archive", "--timeout", "3"]).fails(4, "no majority");
+    let status = helio(&nodes, &["status"]).fails(4, "no majority");
+    for part in
+        ["leader none", "no majority: 1 of 3 voters; only n1 answers", "n2    ?     silent", "n3    ?     silent"]
+    {
+        assert!(status.stdout.contains(part), "expected {part:?}: {status:?}");
+    }
+    let told: serde_json::Value = serde_json::from_str(&helio(&nodes, &["status", "--json"]).stdout).unwrap();
+    assert_eq!((&told["leader"], &told["majority"]), (&serde_json::Value::Null, &serde_json::Value::Bool(false)));
+}
+
+#[test]
+fn a_starting_node_says_whom_it_waits_for() {
+    let mut cluster = Cluster::prepare(Setup::new(HELIO)).unwrap();
+    cluster.start_node(1).unwrap();
+    let absent: Vec<String> = [2, 3].map(|number| format!("n{number} at {}", cluster.address(number).peer)).to_vec();
+    let expected =
+        format!("0 of 2 are reached, and the cluster forms when all are; not reached: {}", absent.join(", "));
+    said(&mut cluster, 1, &expected);
+    let nodes = cluster.client_addresses().join(",");
+    let status = helio(&nodes, &["status"]).fails(4, "the cluster has not formed yet");
+    assert!(cluster.client_addresses().iter().all(|address| status.stderr.contains(address)), "{status:?}");
+    cluster.start_all().unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    cluster.stop_all().unwrap();
+    cluster.start_node(2).unwrap();
+    said(&mut cluster, 2, "waiting for a majority: no other voter is reached: n1 at ");
+}
+
+/// Waits until a node's log has a line with `part`.
+fn said(cluster: &mut Cluster, number: u64, part: &str) {
+    cluster
+        .wait_for("the node says it", PATIENCE, |cluster| {
+            let log = fs::read_to_string(cluster.log_path(number)).unwrap_or_default();
+            if log.contains(part) { Ok(()) } else { Err(cluster::Problem(format!("{part:?} is not in {log}"))) }
+        })
+        .unwrap();
+}
+
+#[test]
+fn damaged_files_are_named_with_a_remedy_that_works() {
+    let mut cluster = cluster_with(&[]);
+    register(&cluster, &["gallery"]);
+    let nodes = cluster.client_addresses().join(",");
+    let image = cluster.folder().join("cat.png");
+    fs::write(&image, bytes_of(7, 3_000_000).as_slice()).unwrap();
+    let sent = helio(&nodes, &["send", image.to_str().unwrap(), "--to", "gallery", "--json"]).ok();
+    let sent: serde_json::Value = serde_json::from_str(&sent.stdout).unwrap();
+    let number = sent["holders"][0].as_u64().unwrap();
+    cluster.stop(number).unwrap();
+    let data = cluster.data_path(number);
+    let flip = |path: &Path| {
+        let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 20).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 20).unwrap();
+    };
+    let start = |cluster: &Cluster, path: &Path, remedy: &str| {
+        let config = cluster.config_path(number);
+        let ran = helio("", &["node", "--config", config.to_str().unwrap()]).fails(5, remedy);
+        assert!(ran.stderr.contains(path.to_str().unwrap()), "{path:?} is not in {ran:?}");
+    };
+
+    let identity = data.join("identity");
+    flip(&identity);
+    start(&cluster, &identity, "restore this file");
+    flip(&identity);
+
+    let chunks = data.join("core-0").join("0000000000000001.chk");
+    flip(&chunks);
+    start(&cluster, &chunks, "move it out of the data directory");
+    fs::rename(&chunks, cluster.folder().join("damaged.chk")).unwrap();
+    cluster.start_node(number).unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    // Whoever is home: the other holder has the bytes.
+    let out = cluster.folder().join("out");
+    helio(&nodes, &["inbox", "gallery", "--out", out.to_str().unwrap()]).ok();
+    assert!(fs::read(out.join("000000000001-cat.png")).unwrap() == fs::read(&image).unwrap());
 }
 
 #[test]
@@ -54,6 +167,9 @@ fn a_node_that_cannot_start_says_why_in_one_line() {
     node("other", &client, &taken.peer, &[]).fails(6, "taken");
     assert!(!folder.join("other").join("log").exists(), "nothing is made before the ports are bound");
     node("node1", &client, &peer, &[]).fails(5, "in use");
+    // The same node started twice: its ports are taken too, but that is not what is wrong.
+    let twice = node("node1", &taken.client, &taken.peer, &[]).fails(5, "in use");
+    assert!(twice.stderr.contains(&format!("{}: ", taken.client)) || twice.stderr.contains("taken"), "{twice:?}");
 
     fs::create_dir(folder.join("letters")).unwrap();
     fs::write(folder.join("letters/letter.txt"), "dear").unwrap();
@@ -62,6 +178,7 @@ fn a_node_that_cannot_start_says_why_in_one_line() {
     assert_eq!(fs::read_dir(folder.join("letters")).unwrap().count(), 1);
 
     node("other", &client, &peer, &["--copies", "5"]).fails(2, "copies");
+    helio("", &["doctor", "--cores", "257"]).fails(2, "cores = 257: must be 0 to 256");
     let config = folder.join("node.toml");
     fs::write(&config, format!("node = 1\ndata = {:?}\ncolour = \"red\"\n", folder.join("other"))).unwrap();
     let config = config.to_str().unwrap();

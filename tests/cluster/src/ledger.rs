@@ -25,6 +25,14 @@ pub struct Sent {
     pub begun: Instant,
     /// When it was known to be accepted. None: unknown, it may arrive or not.
     pub accepted: Option<Instant>,
+    /// The id that it was accepted under, if that is known.
+    pub image: Option<ImageId>,
+}
+
+impl Sent {
+    fn is_for(&self, receiver: &str) -> bool {
+        self.receivers.iter().any(|name| name == receiver)
+    }
 }
 
 /// An image that came out of an inbox.
@@ -66,6 +74,7 @@ impl Ledger {
             bytes,
             begun: Instant::now(),
             accepted: None,
+            image: None,
         });
         number
     }
@@ -73,6 +82,12 @@ impl Ledger {
     /// Notes that an image is accepted.
     pub fn accepted(&mut self, number: usize) {
         self.sent[number].accepted.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that an image is accepted, and under which id: it must arrive under the same.
+    pub fn accepted_as(&mut self, number: usize, image: ImageId) {
+        self.accepted(number);
+        self.sent[number].image = Some(image);
     }
 
     /// All that was sent.
@@ -86,54 +101,125 @@ impl Ledger {
     }
 
     fn for_receiver<'a>(&'a self, receiver: &'a str) -> impl Iterator<Item = &'a Sent> {
-        self.sent.iter().filter(move |sent| sent.receivers.iter().any(|name| name == receiver))
+        self.sent.iter().filter(move |sent| sent.is_for(receiver))
     }
 
     /// Whether `received`, in the order of receiving, is right: the inbox has no gap, every accepted image is there, none
     /// twice, every byte equal, and what was accepted before another was begun comes before it.
     pub fn check(&self, receiver: &str, received: &[Received]) -> Result<(), Problem> {
+        self.judge(receiver, received).first.map_or(Ok(()), |first| Err(Problem(first)))
+    }
+
+    /// As `check`, but counts all that is wrong.
+    pub fn judge(&self, receiver: &str, received: &[Received]) -> Findings {
+        let mut found = Findings { received: received.len(), ..Findings::default() };
         for pair in received.windows(2) {
             if pair[1].seq.0 != pair[0].seq.0 + 1 {
-                return Err(Problem(format!("{receiver}: place {} follows {}", pair[1].seq, pair[0].seq)));
+                found.gaps += 1;
+                found.say(|| format!("{receiver}: place {} follows {}", pair[1].seq, pair[0].seq));
             }
         }
         let mut places: HashMap<usize, usize> = HashMap::new();
         for (place, image) in received.iter().enumerate() {
-            let Some(&number) = self.by_name.get(&image.name) else {
-                return Err(Problem(format!("{receiver}: {} was never sent", image.name)));
+            let known = self.by_name.get(&image.name).copied();
+            let Some(number) = known.filter(|&number| self.sent[number].is_for(receiver)) else {
+                found.strange += 1;
+                found.say(|| match known {
+                    None => format!("{receiver}: {} was never sent", image.name),
+                    Some(_) => format!("{receiver}: {} is for others", image.name),
+                });
+                continue;
             };
             if let Some(before) = places.insert(number, place) {
-                return Err(Problem(format!("{receiver}: {} came twice, {before} and {place}", image.name)));
+                found.twice += 1;
+                found.say(|| format!("{receiver}: {} came twice, {before} and {place}", image.name));
             }
-            let sent = &self.sent[number];
-            if !sent.receivers.iter().any(|name| name == receiver) {
-                return Err(Problem(format!("{receiver}: {} is for others", image.name)));
+            if self.sent[number].image.is_some_and(|expected| expected != image.image) {
+                found.wrong_ids += 1;
+                found.say(|| format!("{receiver}: {} came as {}, not as it was accepted", image.name, image.image));
             }
-            if *sent.bytes != image.bytes {
-                return Err(Problem(format!("{receiver}: {} has other bytes than were sent", image.name)));
+            if *self.sent[number].bytes != image.bytes {
+                found.wrong_bytes += 1;
+                found.say(|| format!("{receiver}: {} has other bytes than were sent", image.name));
             }
         }
         for sent in self.for_receiver(receiver).filter(|sent| sent.accepted.is_some()) {
             if !places.contains_key(&self.by_name[&sent.name]) {
-                return Err(Problem(format!("{receiver}: {} was accepted and did not come", sent.name)));
+                found.lost += 1;
+                found.say(|| format!("{receiver}: {} was accepted and did not come", sent.name));
             }
         }
-        self.check_order(receiver, &places)
+        self.judge_order(receiver, &places, &mut found);
+        found
     }
 
-    fn check_order(&self, receiver: &str, places: &HashMap<usize, usize>) -> Result<(), Problem> {
-        for (&first, &first_place) in places {
-            let Some(accepted) = self.sent[first].accepted else { continue };
-            for (&second, &second_place) in places {
-                if accepted < self.sent[second].begun && first_place > second_place {
-                    let (first, second) = (&self.sent[first].name, &self.sent[second].name);
-                    return Err(Problem(format!(
-                        "{receiver}: {first} was accepted before {second} was begun, but comes after it"
-                    )));
-                }
+    /// In the order of the places: nothing may have been accepted before what came earlier was even begun.
+    fn judge_order(&self, receiver: &str, places: &HashMap<usize, usize>, found: &mut Findings) {
+        let mut in_order: Vec<(usize, usize)> = places.iter().map(|(&number, &place)| (place, number)).collect();
+        in_order.sort_unstable();
+        let mut last_begun: Option<usize> = None; // of those so far, the one that was begun last
+        for (_, number) in in_order {
+            let sent = &self.sent[number];
+            if let (Some(accepted), Some(other)) = (sent.accepted, last_begun.map(|number| &self.sent[number]))
+                && accepted < other.begun
+            {
+                found.out_of_order += 1;
+                found.say(|| {
+                    let (first, second) = (&sent.name, &other.name);
+                    format!("{receiver}: {first} was accepted before {second} was begun, but comes after it")
+                });
+            }
+            if last_begun.is_none_or(|last| self.sent[last].begun < sent.begun) {
+                last_begun = Some(number);
             }
         }
-        Ok(())
+    }
+}
+
+/// What is wrong with what one receiver got, or several together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Images that came, right or wrong.
+    pub received: usize,
+    /// Accepted and did not come.
+    pub lost: usize,
+    /// Came at more than one place.
+    pub twice: usize,
+    /// Accepted before another was begun, and came after it.
+    pub out_of_order: usize,
+    /// Came with other bytes than were sent.
+    pub wrong_bytes: usize,
+    /// Came under another id than it was accepted under.
+    pub wrong_ids: usize,
+    /// Places of an inbox that are missing.
+    pub gaps: usize,
+    /// Never sent to this receiver.
+    pub strange: usize,
+    /// The first of all this, for people.
+    pub first: Option<String>,
+}
+
+impl Findings {
+    /// How many things are wrong.
+    pub fn wrong(&self) -> usize {
+        self.lost + self.twice + self.out_of_order + self.wrong_bytes + self.wrong_ids + self.gaps + self.strange
+    }
+
+    /// Adds those of another receiver.
+    pub fn add(&mut self, other: Findings) {
+        self.received += other.received;
+        self.lost += other.lost;
+        self.twice += other.twice;
+        self.out_of_order += other.out_of_order;
+        self.wrong_bytes += other.wrong_bytes;
+        self.wrong_ids += other.wrong_ids;
+        self.gaps += other.gaps;
+        self.strange += other.strange;
+        self.first = self.first.take().or(other.first);
+    }
+
+    fn say(&mut self, text: impl FnOnce() -> String) {
+        self.first.get_or_insert_with(text);
     }
 }
 
@@ -238,6 +324,18 @@ mod tests {
         check(&[a.clone(), b.clone(), received(3, "b", 1)], "came twice");
         check(&[received(1, "b", 1), received(2, "a", 0)], "comes after it");
         check(&[a.clone(), received(2, "b", 5)], "other bytes");
-        check(&[a, b, received(3, "d", 2)], "was never sent");
+        check(&[a.clone(), b.clone(), received(3, "d", 2)], "was never sent");
+
+        let found = ledger().judge("gallery", &[received(1, "b", 7), received(3, "a", 0), received(4, "a", 0)]);
+        let counts = (found.lost, found.twice, found.out_of_order, found.wrong_bytes, found.gaps, found.strange);
+        assert_eq!(counts, (0, 1, 1, 1, 1, 0), "{found:?}");
+        assert_eq!(ledger().judge("gallery", &[]).lost, 2);
+
+        let mut ledger_of_ids = ledger();
+        ledger_of_ids.accepted_as(0, a.image);
+        assert_eq!(ledger_of_ids.judge("gallery", &[a.clone(), b.clone()]).wrong(), 0);
+        ledger_of_ids.accepted_as(1, ImageId { sequence: proto::ids::Sequence(9), ..a.image });
+        assert_eq!(ledger_of_ids.judge("gallery", &[a.clone(), b.clone()]).wrong_ids, 1);
+        assert_eq!(ledger().judge("archive", &[a, b]).strange, 2);
     }
 }

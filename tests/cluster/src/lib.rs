@@ -3,9 +3,14 @@
 //! The process tests, `helio demo` and `bench` all start their nodes through this crate, each with its own executable:
 //! whatever one of them shows, the same code path showed it. Nothing here waits by sleeping in hope: readiness is asked
 //! of the nodes, and every wait has a bound.
+//!
+//! The process faults (`tests/cluster/faults`) put each node into a network of its own, and on a drive that can lose its
+//! power: `network` and `drive`.
 
 pub mod address;
+pub mod drive;
 pub mod ledger;
+pub mod network;
 pub mod nodes;
 pub mod process;
 

@@ -1,7 +1,8 @@
 //! The nodes of one cluster: started, asked, killed and started again by their number (1, 2, 3 ...).
 
 use std::fs;
-use std::net::TcpListener;
+use std::io;
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -44,8 +45,22 @@ pub struct Setup {
     pub log: String,
     /// Where the folder of the cluster is made; the system's folder for temporary files by default.
     pub parent: Option<PathBuf>,
+    /// Where each node runs, by node number less one. Empty: all here, at a loopback address of the cluster's own, with
+    /// their data in the folder of the cluster.
+    pub places: Vec<Place>,
     /// Once set, every wait ends with an error.
     pub interrupt: Arc<AtomicBool>,
+}
+
+/// Where a node runs that does not run in the network and on the filesystem of its starter.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Comes before the command of the node, and must become it (exec): `nsenter --net=...`. Empty: nothing.
+    pub prefix: Vec<String>,
+    /// Where it listens, if not at an address of this network.
+    pub ip: Option<IpAddr>,
+    /// Its data directory, if not in the folder of the cluster.
+    pub data: Option<PathBuf>,
 }
 
 impl Setup {
@@ -58,6 +73,7 @@ impl Setup {
             settings: settings.map(str::to_owned).to_vec(),
             log: "info".to_owned(),
             parent: None,
+            places: Vec::new(),
             interrupt: Arc::default(),
         }
     }
@@ -97,9 +113,11 @@ impl Cluster {
         let count = usize::try_from(setup.nodes).expect("a handful");
         let ip = own_address();
         let ports = free_ports(ip, 2 * count).map_err(problem(format!("cannot bind to {ip}")))?;
+        let places = setup.places.iter().map(|place| place.ip.unwrap_or(ip)).chain(std::iter::repeat(ip));
         let addresses = ports
             .chunks(2)
-            .map(|pair| Addresses { client: format!("{ip}:{}", pair[0]), peer: format!("{ip}:{}", pair[1]) })
+            .zip(places)
+            .map(|(pair, ip)| Addresses { client: format!("{ip}:{}", pair[0]), peer: format!("{ip}:{}", pair[1]) })
             .collect();
         let processes = (0..count).map(|_| None).collect();
         let path = folder.path().to_path_buf();
@@ -135,7 +153,15 @@ impl Cluster {
 
     /// The command that starts node `number`; it reads the configuration that `prepare` wrote.
     pub fn command(&self, number: u64) -> Command {
-        let mut command = Command::new(&self.setup.program);
+        let prefix = self.place(number).map_or(&[][..], |place| &place.prefix[..]);
+        let mut command = match prefix {
+            [] => Command::new(&self.setup.program),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.setup.program);
+                command
+            }
+        };
         command.env_remove("RUST_LOG").env_remove("HELIO_NODES");
         command
             .args(["node", "--exit-with-parent", "--log", &self.setup.log, "--config"])
@@ -187,6 +213,16 @@ impl Cluster {
         self.processes[slot(number)].is_some()
     }
 
+    /// Whether every node was started and not ended.
+    pub fn is_whole(&self) -> bool {
+        self.processes.iter().all(Option::is_some)
+    }
+
+    /// Whether more than half of the nodes were started and not ended.
+    pub fn has_majority(&self) -> bool {
+        self.running().len() as u64 * 2 > self.setup.nodes
+    }
+
     /// The process of a running node.
     pub fn process(&mut self, number: u64) -> &mut Process {
         self.processes[slot(number)].as_mut().unwrap_or_else(|| panic!("node {number} is not running"))
@@ -209,7 +245,12 @@ impl Cluster {
 
     /// A node's data directory.
     pub fn data_path(&self, number: u64) -> PathBuf {
-        self.folder().join(format!("node{number}"))
+        let elsewhere = self.place(number).and_then(|place| place.data.clone());
+        elsewhere.unwrap_or_else(|| self.folder().join(format!("node{number}")))
+    }
+
+    fn place(&self, number: u64) -> Option<&Place> {
+        self.setup.places.get(slot(number))
     }
 
     /// What a node printed.
@@ -248,20 +289,41 @@ impl Cluster {
         self.wait_ports_free(number)
     }
 
+    /// SIGKILL to several at once; on return the processes are gone and their ports are free.
+    pub fn kill_together(&mut self, numbers: &[u64]) -> Result<(), Problem> {
+        for &number in numbers {
+            self.process(number).strike().map_err(problem(format!("cannot kill node {number}")))?;
+        }
+        numbers.iter().try_for_each(|&number| self.kill(number))
+    }
+
     /// The kernel ends a killed process's io_uring, and with it the listening sockets that had an accept under way, some
     /// milliseconds after the process itself.
     fn wait_ports_free(&self, number: u64) -> Result<(), Problem> {
         let start = Instant::now();
         let Addresses { client, peer } = self.address(number);
+        // In another network they cannot be bound from here, but nobody may answer there.
+        let is_elsewhere = self.place(number).is_some_and(|place| place.ip.is_some());
+        let look = |address: &str| if is_elsewhere { refuses(address) } else { TcpListener::bind(address).map(drop) };
         loop {
-            match TcpListener::bind(client).and_then(|_| TcpListener::bind(peer)) {
-                Ok(_) => return Ok(()),
+            match look(client).and_then(|()| look(peer)) {
+                Ok(()) => return Ok(()),
                 Err(error) if start.elapsed() > PORTS_PATIENCE => {
                     return Err(Problem(format!("ports of node {number} after its end: {error}")));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
+    }
+
+    /// Notes that a node ended by itself; gives how. `None`: it runs.
+    pub fn take_ended(&mut self, number: u64) -> Result<Option<ExitStatus>, Problem> {
+        let ended = self.process(number).ended().map_err(problem(format!("node {number}")))?;
+        if ended.is_some() {
+            self.processes[slot(number)] = None;
+            self.wait_ports_free(number)?;
+        }
+        Ok(ended)
     }
 
     /// SIGTERM, and waits for the end.
@@ -395,6 +457,14 @@ impl Drop for Cluster {
             }
         }
         self.processes.clear();
+    }
+}
+
+fn refuses(address: &str) -> io::Result<()> {
+    match TcpStream::connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other(format!("{address} answers still"))),
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// How often a process that is ending is looked at.
 const WAIT_POLL: Duration = Duration::from_millis(2);
@@ -39,6 +39,11 @@ impl Process {
     pub fn kill(mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
+    }
+
+    /// SIGKILL, without waiting for its end.
+    pub fn strike(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
     }
 
     /// SIGTERM: asks it to stop cleanly.
@@ -78,6 +83,19 @@ impl Process {
     fn signal(&self, signal: Signal) -> io::Result<()> {
         // The child is not yet waited for, so its id cannot belong to anybody else.
         kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)
+    }
+}
+
+/// Allows this process, and those it starts from now on, `count` open files. `Err`: how many are allowed at most.
+pub fn allow_files(count: u64) -> Result<(), u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= count) {
+        return Ok(());
+    }
+    let new = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match limit.maximum {
+        Some(maximum) if maximum < count => Err(maximum),
+        _ => setrlimit(Resource::Nofile, new).map_err(|_| limit.current.unwrap_or(0)),
     }
 }
 

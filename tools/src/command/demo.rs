@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::args::DemoArguments;
 use crate::command::node_names;
 use crate::exit::{Cause, Failure};
-use crate::table::{Table, grouped};
+use crate::table::{Table, counted, grouped};
 
 use images::Photograph;
 use live::LiveInbox;
@@ -219,7 +219,7 @@ impl<'a> Demo<'a> {
         };
         self.ledger.accepted(flying.number);
         let (ms, bytes) = (receipt.elapsed.as_secs_f64() * 1e3, receipt.fingerprint.length);
-        eprintln!("accepted {name} via n{via}: {} bytes in {ms:.1} ms", grouped(bytes));
+        eprintln!("accepted {name} via n{via}: {} in {ms:.1} ms", counted(bytes, "byte"));
         self.accepted[flying.photograph] = Some(Accepted { receipt, via });
         Ok(())
     }
@@ -243,7 +243,8 @@ impl<'a> Demo<'a> {
         }
         let killed = Instant::now();
         self.cluster.kill(leader)?;
-        eprintln!("killed n{leader}, the leader, with {} images on their way (SIGKILL)", under.len());
+        let flying = counted(under.len() as u64, "image");
+        eprintln!("killed n{leader}, the leader, with {flying} on the way (SIGKILL)");
         self.senders[leader as usize - 1] = None;
         let next = self.cluster.wait_leader(PATIENCE)?.0;
         let pause = killed.elapsed();
@@ -299,11 +300,11 @@ impl Outcome {
         }
         println!("{}", table.render());
         println!(
-            "{} images, {} bytes, arrived at {} receivers exactly once, intact and in order; n{} was killed as leader with {} on \
-             their way, n{} led after {:.0} ms; {:.1} s in all",
-            photographs.len(),
-            grouped(bytes),
-            RECEIVERS.len(),
+            "{}, {}, arrived at {} exactly once, intact and in order; n{} was killed as leader with {} on the \
+             way, n{} led after {:.0} ms; {:.1} s in all",
+            counted(photographs.len() as u64, "image"),
+            counted(bytes, "byte"),
+            counted(RECEIVERS.len() as u64, "receiver"),
             self.leader_killed,
             self.flying,
             self.leader_next,

@@ -3,28 +3,33 @@
 use std::thread::available_parallelism;
 
 use disk::machine::{self, Severity};
-use node::config::{CORES_DEFAULT_MAX, RESERVE_BYTES_DEFAULT};
+use node::NodeConfig;
+use node::config::RESERVE_BYTES_DEFAULT;
 use serde_json::json;
 
 use crate::args::DoctorArguments;
 use crate::exit::{Cause, Failure};
-use crate::table::grouped;
+use crate::table::{counted, grouped};
 
 /// Prints every finding; fails if a node could not start.
 pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     let machine_cores = available_parallelism().map_or(1, |cores| cores.get());
-    let cores = arguments.cores.unwrap_or(u16::try_from(machine_cores).unwrap_or(u16::MAX).min(CORES_DEFAULT_MAX));
     let data = std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone());
+    let mut config = NodeConfig::new(1, &data);
+    config.cores = arguments.cores.unwrap_or(0);
+    config.check().map_err(|error| Failure::new(Cause::Usage, error))?;
+    let cores = config.cores_or_default();
     let findings = machine::check(&data, cores, RESERVE_BYTES_DEFAULT);
     let refusals = findings.iter().filter(|finding| finding.severity == Severity::Refusal).count();
     let memlock = machine::memlock_limit().ok();
+    let descriptors = machine::descriptor_limit().ok();
     let free = data.ancestors().find_map(|ancestor| machine::free_bytes(ancestor).ok());
     if arguments.json {
         let findings: Vec<_> = findings
             .iter()
             .map(|finding| json!({ "refusal": finding.severity == Severity::Refusal, "text": finding.to_string() }))
             .collect();
-        let report = json!({ "cores": cores, "memlock_bytes": memlock, "free_bytes": free, "findings": findings,
+        let report = json!({ "cores": cores, "cpus": machine_cores, "memlock_bytes": memlock, "open_files_max": descriptors, "free_bytes": free, "findings": findings,
             "can_run": refusals == 0 });
         println!("{report:#}");
     } else {
@@ -33,13 +38,21 @@ pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
             Some(value) => format!("{} bytes", grouped(value)),
             None => "unknown".to_owned(),
         };
-        println!("cores {cores}, locked memory {}, free disk {}", bytes(memlock), bytes(free));
+        let files = match descriptors {
+            Some(u64::MAX) => "no limit".to_owned(),
+            Some(value) => grouped(value),
+            None => "unknown".to_owned(),
+        };
+        let (memlock, free) = (bytes(memlock), bytes(free));
+        println!(
+            "cores {cores} of {machine_cores} CPUs, locked memory {memlock}, open files {files}, free disk {free}"
+        );
         for finding in &findings {
             let word = if finding.severity == Severity::Refusal { "NO" } else { "warning" };
             println!("{word}: {finding}");
         }
         if refusals == 0 {
-            println!("a node with {cores} cores can run here");
+            println!("a node with {} can run here", counted(u64::from(cores), "core"));
         }
     }
     match refusals {

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use client::{DirectoryStore, Inbox, StoredFile};
+use client::{ClientError, DirectoryStore, Inbox, StoredFile};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::InboxArguments;
 use crate::connect;
 use crate::exit::{Cause, Failure};
-use crate::table::grouped;
+use crate::table::counted;
 
-/// How often a following inbox looks whether it was interrupted.
+/// How often a receiver looks whether it was interrupted, and how long it waits for the answer whether there is more.
 const LOOK: Duration = Duration::from_millis(200);
+/// What has arrived is taken in any case.
+const LOOK_MIN: Duration = Duration::from_millis(1);
 /// How long the last acknowledgements may take to be committed.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -29,25 +31,14 @@ pub fn run(arguments: &InboxArguments) -> Result<(), Failure> {
     let mut store = DirectoryStore::open(&arguments.out).map_err(|error| connect::failure(&error))?;
     let options = connect::options(&arguments.nodes)?;
     let mut inbox = Inbox::open_with(options, &arguments.name, &mut store).map_err(|error| connect::failure(&error))?;
-    let quiet_max = Duration::from_secs_f64(arguments.wait.clamp(0.05, 3600.0));
-    let (mut count, mut quiet) = (0u64, Duration::ZERO);
-    let outcome = loop {
-        if stop.load(Ordering::Acquire) || (!arguments.follow && quiet >= quiet_max) {
-            break Ok(());
-        }
-        match inbox.receive_file(&mut store, LOOK) {
-            Ok(Some(file)) => {
-                count += 1;
-                quiet = Duration::ZERO;
-                show(&file, arguments.json);
-            }
-            Ok(None) => quiet += LOOK,
-            Err(error) => break Err(connect::failure(&error)),
-        }
-    };
+    let mut count = 0u64;
+    let outcome = receive(arguments, &stop, &mut inbox, &mut store, |file| {
+        count += 1;
+        show(file, arguments.json);
+    });
     // What was stored is acknowledged, whatever ended the loop.
     let is_flushed = inbox.flush(FLUSH_PATIENCE);
-    outcome?;
+    outcome.map_err(|error| connect::failure(&error))?;
     if !is_flushed.map_err(|error| connect::failure(&error))? {
         return Err(Failure::new(
             Cause::Unreachable,
@@ -56,6 +47,40 @@ pub fn run(arguments: &InboxArguments) -> Result<(), Failure> {
     }
     if count == 0 && !arguments.follow && !arguments.json {
         eprintln!("helio: the inbox of {} is empty", arguments.name);
+    }
+    Ok(())
+}
+
+/// Takes images until interrupted or, unless it is to follow, until the home has no more and nothing came for a while.
+fn receive(
+    arguments: &InboxArguments,
+    stop: &AtomicBool,
+    inbox: &mut Inbox,
+    store: &mut DirectoryStore,
+    mut on_file: impl FnMut(&StoredFile),
+) -> Result<(), ClientError> {
+    let wait = Duration::from_secs_f64(arguments.wait.clamp(0.0, 3600.0));
+    let seconds = arguments.nodes.timeout.max(1);
+    let (mut moved_at, mut bytes) = (Instant::now(), 0);
+    while !stop.load(Ordering::Acquire) {
+        let left = if arguments.follow { LOOK } else { wait.saturating_sub(moved_at.elapsed()) };
+        let file = inbox.receive_file(store, left.clamp(LOOK_MIN, LOOK))?;
+        if file.is_some() || inbox.received_bytes() > bytes {
+            (moved_at, bytes) = (Instant::now(), inbox.received_bytes());
+        }
+        if let Some(file) = file {
+            on_file(&file);
+            continue;
+        }
+        if arguments.follow || moved_at.elapsed() < wait {
+            continue;
+        }
+        if inbox.is_caught_up(LOOK)? {
+            break;
+        }
+        if moved_at.elapsed() >= Duration::from_secs(seconds).max(wait) {
+            return Err(ClientError::TimedOut { what: "receiving", seconds, troubles: inbox.troubles() });
+        }
     }
     Ok(())
 }
@@ -70,13 +95,7 @@ fn show(file: &StoredFile, is_json: bool) {
                 "index": head.index.0, "path": file.path })
         );
     } else {
-        let bytes = grouped(head.fingerprint.length);
-        println!(
-            "{}: {bytes} bytes from {}, image {}, place {}",
-            file.path.display(),
-            head.sender,
-            head.image,
-            head.seq
-        );
+        let bytes = counted(head.fingerprint.length, "byte");
+        println!("{}: {bytes} from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
     }
 }

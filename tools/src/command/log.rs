@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use disk::DataDirView;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::args::LogCommand;
 use crate::exit::{Cause, Failure};
-use crate::table::{Table, grouped};
+use crate::table::{Table, counted, grouped};
 
 /// A segment is told by its first bytes, whatever the file's name.
 const MAGIC: &[u8] = b"HELIOSEG";
@@ -29,7 +29,7 @@ pub fn run(command: &LogCommand) -> Result<(), Failure> {
     let segments = segments(&arguments.path)?;
     let outcome = if is_dump { dump(&segments, arguments.json) } else { stat(&segments, arguments.json) };
     match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| Failure::new(Cause::Failed, format!("cannot print: {error}"))),
     }
 }
@@ -42,9 +42,17 @@ struct Segment {
 /// The segments at `path`, in the order of the log.
 fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
     let failure = |path: &Path, text: String| Failure::new(Cause::File, format!("{}: {text}", path.display()));
+    let unread = |path: &Path, error: &io::Error| {
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "does not exist: name a segment, a folder of them, or a data directory",
+            ErrorKind::PermissionDenied => "may not be read by this user: run this as the user of the node",
+            _ => return failure(path, format!("cannot be read: {error}")),
+        };
+        failure(path, remedy.to_owned())
+    };
     let files = if path.is_dir() {
         let folder = DataDirView::open(path).map_or_else(|_| path.to_owned(), |view| view.log_dir());
-        let entries = fs::read_dir(&folder).map_err(|error| failure(&folder, error.to_string()))?;
+        let entries = fs::read_dir(&folder).map_err(|error| unread(&folder, &error))?;
         entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
     } else {
         vec![path.to_owned()]
@@ -56,7 +64,7 @@ fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
             Ok(map) => map,
             // An empty file cannot be mapped; in a folder it is just no segment.
             Err(_) if !is_single => continue,
-            Err(error) => return Err(failure(&file, error.to_string())),
+            Err(error) => return Err(unread(&file, &error)),
         };
         match Reader::new(&map) {
             Ok(reader) => {
@@ -64,7 +72,12 @@ fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
                 found.push((number, Segment { path: file, map }));
             }
             Err(_) if !is_single && !map.starts_with(MAGIC) => {}
-            Err(error) => return Err(failure(&file, format!("no segment of a log: {error}"))),
+            Err(error) => {
+                return Err(failure(
+                    &file,
+                    format!("is no segment of a log ({error}): name a segment, or the data directory"),
+                ));
+            }
         }
     }
     if found.is_empty() {
@@ -211,7 +224,7 @@ fn describe(found: &Found<'_>) -> String {
     let what = match &record.body {
         RecordBody::Genesis { cluster, members, copies, image_bytes_max } => {
             let members = list(members, |member| member.node.to_string());
-            format!("genesis of {cluster}: members {members}, {copies} copies, images up to {image_bytes_max} bytes")
+            format!("genesis of {cluster}: members {members}, copies {copies}, images up to {image_bytes_max} bytes")
         }
         RecordBody::Register { name } => format!("register {name:?} as b{}", found.header.index),
         RecordBody::OpenSession { sender } => format!("session s{} of {sender:?}", found.header.index),
@@ -361,8 +374,8 @@ fn stat(segments: &[Segment], is_json: bool) -> io::Result<()> {
     let span = |span: Option<(u64, u64)>| span.map_or("none".into(), |(first, last)| format!("{first} to {last}"));
     writeln!(
         out,
-        "{} segments, indexes {}, terms {}, rounds {}, {} superseded, {} bad",
-        stat.segments,
+        "{}, indexes {}, terms {}, rounds {}, {} superseded, {} bad",
+        counted(stat.segments, "segment"),
         span(indexes.map(|(a, b)| (*a, *b))),
         span(stat.terms),
         span(stat.rounds),

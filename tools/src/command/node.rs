@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::thread;
 
+use disk::DataDir;
 use node::{ErrorKind, FlushChoice, NodeConfig, NodeError, StopHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -23,7 +24,12 @@ pub fn run(arguments: NodeArguments) -> Result<(), Failure> {
     if exit_with_parent {
         end_with_parent();
     }
-    node::run(config, stop).map_err(|error| failure(&error))
+    let data = config.data.clone();
+    node::run(config, stop).map_err(|error| match (&error, DataDir::in_use(&data)) {
+        // Most likely the same node, started twice: the directory is the better reason.
+        (NodeError::Listen { .. }, Some(in_use)) => Failure::new(Cause::Data, format!("{in_use} (and {error})")),
+        _ => failure(&error),
+    })
 }
 
 fn configuration(arguments: NodeArguments) -> Result<NodeConfig, NodeError> {
@@ -51,6 +57,9 @@ fn configuration(arguments: NodeArguments) -> Result<NodeConfig, NodeError> {
     replace(&mut config.image_bytes_max, arguments.image_bytes_max);
     replace(&mut config.cache_bytes, arguments.cache_bytes);
     replace(&mut config.reserve_bytes, arguments.reserve_bytes);
+    replace(&mut config.upload_idle_seconds, arguments.upload_idle_seconds);
+    replace(&mut config.session_idle_seconds, arguments.session_idle_seconds);
+    replace(&mut config.connections_max, arguments.connections_max);
     // What does not fit is too large anyway, and `check` says so.
     replace(&mut config.segment_bytes, arguments.segment_bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)));
     replace(

@@ -9,14 +9,15 @@ use std::time::Instant;
 
 use client::{FileSource, PendingImage, Receipt, Sender};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use proto::limits::FILE_NAME_BYTES_MAX;
+use proto::limits::{FILE_NAME_BYTES_MAX, RECEIVERS_MAX};
+use proto::name::check_name;
 use serde_json::json;
 
 use crate::args::SendArguments;
 use crate::command::node_names;
 use crate::connect;
 use crate::exit::{Cause, Failure};
-use crate::table::grouped;
+use crate::table::counted;
 
 /// A file that was handed to the client.
 struct Under {
@@ -37,6 +38,7 @@ struct Tally<'a> {
 
 /// Sends; the exit code is that of the first file that failed.
 pub fn run(arguments: &SendArguments) -> Result<(), Failure> {
+    check_receivers(&arguments.to)?;
     let start = Instant::now();
     let mut tally = Tally::new(arguments);
     // A file that cannot be read is said before anything is sent; the others go all the same.
@@ -121,9 +123,9 @@ impl Tally<'_> {
             );
         } else {
             let line = format!(
-                "{name}: accepted as {}, {} bytes in {ms:.1} ms, log index {}, on {holders}",
+                "{name}: accepted as {}, {} in {ms:.1} ms, log index {}, on {holders}",
                 receipt.image,
-                grouped(bytes),
+                counted(bytes, "byte"),
                 receipt.index
             );
             self.bar.suspend(|| println!("{line}"));
@@ -153,10 +155,28 @@ impl Tally<'_> {
         }
         if all > 1 && !self.arguments.json {
             let rate = self.accepted_bytes as f64 / 1e6 / seconds.max(1e-9);
-            println!("{all} images accepted, {} bytes in {seconds:.2} s, {rate:.1} MB/s", grouped(self.accepted_bytes));
+            let (images, bytes) = (counted(all as u64, "image"), counted(self.accepted_bytes, "byte"));
+            println!("{images} accepted, {bytes} in {seconds:.2} s, {rate:.1} MB/s");
         }
         Ok(())
     }
+}
+
+/// What no cluster would take is the command line's fault, and said before anything is sent.
+fn check_receivers(receivers: &[String]) -> Result<(), Failure> {
+    let wrong = |text: String| Err(Failure::new(Cause::Usage, format!("--to: {text}")));
+    if receivers.len() > RECEIVERS_MAX {
+        return wrong(format!("{} receivers, an image has at most {RECEIVERS_MAX}", receivers.len()));
+    }
+    for (at, receiver) in receivers.iter().enumerate() {
+        if let Err(reason) = check_name(receiver) {
+            return wrong(format!("the name {receiver:?} cannot be a client's: {reason}"));
+        }
+        if receivers[..at].contains(receiver) {
+            return wrong(format!("{receiver:?} is named twice; name each receiver once"));
+        }
+    }
+    Ok(())
 }
 
 fn length(path: &Path) -> Result<u64, Failure> {
@@ -179,4 +199,28 @@ fn file_name(path: &Path) -> String {
         end -= 1;
     }
     name[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RECEIVERS_MAX, check_receivers};
+    use crate::exit::Cause;
+
+    #[test]
+    fn receivers_are_checked_before_anything_is_sent() {
+        let check = |receivers: &[&str], expected: &str| {
+            let receivers: Vec<String> = receivers.iter().map(|&name| name.to_owned()).collect();
+            match check_receivers(&receivers) {
+                Ok(()) => assert_eq!(expected, "ok"),
+                Err(failure) => {
+                    assert!(failure.cause == Cause::Usage && failure.text.contains(expected), "{}", failure.text);
+                }
+            }
+        };
+        check(&["a", "b"], "ok");
+        check(&["a", "b", "a"], "\"a\" is named twice");
+        check(&["not/a name"], "\"not/a name\" cannot be");
+        check(&[""], "\"\" cannot be");
+        check(&["x"; RECEIVERS_MAX + 1], "at most 64");
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
-use client::{Client, Options, Routing};
+use client::{ClientError, Options};
 use proto::client::{NodeStatus, RoleKind};
+use proto::error::Refusal;
 use proto::ids::NodeId;
 use proto::ring::Ring;
 use serde_json::{Value, json};
@@ -13,15 +14,25 @@ use serde_json::{Value, json};
 use crate::args::StatusArguments;
 use crate::connect;
 use crate::exit::{Cause, Failure};
-use crate::table::{Table, grouped};
+use crate::table::{Table, counted, grouped};
 
-/// A node that has not answered after this long is shown as silent.
+/// A node that has not answered after this long is shown as silent. One that cannot be reached is at once.
 const PATIENCE_MAX: Duration = Duration::from_secs(3);
+
+const NOT_FORMED: &str =
+    "the cluster has not formed yet: it begins when every initial member runs and reaches the others";
 
 /// What asking one address gave.
 struct Told {
     address: String,
-    answer: Result<NodeStatus, Failure>,
+    answer: Result<NodeStatus, Silent>,
+}
+
+/// Who did not tell anything of itself.
+struct Silent {
+    address: String,
+    failure: Failure,
+    is_forming: bool, // it runs, and waits for the others to form the cluster
 }
 
 /// Everything that is known after asking.
@@ -29,7 +40,7 @@ struct Picture {
     // By the id that the node gave itself.
     nodes: BTreeMap<NodeId, (String, NodeStatus)>,
     // Addresses that did not answer, with the reason.
-    silent: Vec<(String, Failure)>,
+    silent: Vec<Silent>,
     // The newest ring.
     ring: Ring,
 }
@@ -62,7 +73,7 @@ fn look(options: &Options) -> Picture {
                     }
                     picture.nodes.entry(status.node).or_insert((told.address, status));
                 }
-                Err(failure) => picture.silent.push((told.address, failure)),
+                Err(silent) => picture.silent.push(silent),
             }
         }
         let unseen = picture.ring.members().iter().filter(|member| !picture.nodes.contains_key(&member.node));
@@ -76,9 +87,9 @@ fn ask_all(options: &Options, addresses: &[String]) -> Vec<Told> {
         let asking: Vec<_> = addresses
             .iter()
             .map(|address| {
-                let one = Options { nodes: vec![address.clone()], routing: Routing::Fixed, ..options.clone() };
                 scope.spawn(move || {
-                    Client::new(one).and_then(|mut client| client.status()).map_err(|error| connect::failure(&error))
+                    let patience = options.deadline.unwrap_or(PATIENCE_MAX);
+                    client::status_of(address, options.cluster, patience).map_err(|error| silent(address, &error))
                 })
             })
             .collect();
@@ -87,12 +98,20 @@ fn ask_all(options: &Options, addresses: &[String]) -> Vec<Told> {
             .zip(asking)
             .map(|(address, thread)| Told {
                 address: address.clone(),
-                answer: thread
-                    .join()
-                    .unwrap_or_else(|_| Err(Failure::new(Cause::Failed, "asking it ended unexpectedly"))),
+                answer: thread.join().unwrap_or_else(|_| Err(silent(address, &ClientError::ThreadEnded))),
             })
             .collect()
     })
+}
+
+fn silent(address: &str, error: &ClientError) -> Silent {
+    let Failure { cause, text } = connect::failure(error);
+    let failure = match error {
+        ClientError::Connection { text, .. } => Failure::new(cause, text), // The address stands beside it.
+        _ => Failure { cause, text },
+    };
+    let is_forming = matches!(error, ClientError::Refused { refusal: Refusal::NotReady, .. });
+    Silent { address: address.to_owned(), failure, is_forming }
 }
 
 fn role(role: RoleKind) -> &'static str {
@@ -108,7 +127,7 @@ fn sum(status: &NodeStatus, of: impl Fn(&proto::client::CoreStatus) -> u64) -> u
 }
 
 impl Picture {
-    /// A node's own word for the leader counts only if a majority answered; the highest term wins.
+    /// Who knows most.
     fn newest(&self) -> Option<&NodeStatus> {
         self.nodes.values().map(|(_, status)| status).max_by_key(|status| (status.term, status.applied))
     }
@@ -130,14 +149,10 @@ impl Picture {
 
     fn verdict(&self) -> Result<(), Failure> {
         if self.nodes.is_empty() {
-            let reason = self.silent.first().map_or("no address given".to_owned(), |(_, failure)| failure.text.clone());
-            return Err(Failure::new(Cause::Unreachable, format!("no node answered: {reason}")));
+            return Err(self.nobody());
         }
         match self.voters() {
-            (_, 0) => Err(Failure::new(
-                Cause::Unreachable,
-                "the cluster has not formed yet: it begins when every initial member runs and reaches the others",
-            )),
+            (_, 0) => Err(Failure::new(Cause::Unreachable, NOT_FORMED)),
             (answered, all) if answered * 2 > all => Ok(()),
             (answered, all) => Err(Failure::new(
                 Cause::Unreachable,
@@ -148,13 +163,44 @@ impl Picture {
         }
     }
 
+    /// No node told anything of itself: what each address gave.
+    fn nobody(&self) -> Failure {
+        let told: Vec<String> =
+            self.silent.iter().map(|silent| format!("{}: {}", silent.address, silent.failure.text)).collect();
+        if self.silent.iter().any(|silent| silent.is_forming) {
+            let text = format!("{NOT_FORMED} [{}]", told.join(", "));
+            return Failure::new(Cause::Unreachable, text);
+        }
+        let mut causes = self.silent.iter().map(|silent| silent.failure.cause);
+        let first = causes.next().unwrap_or(Cause::Usage);
+        let cause = if causes.all(|cause| cause == first) { first } else { Cause::Unreachable };
+        let remedy = match told.len() {
+            0 => "no address given",
+            _ => "are the nodes running, and are these their client addresses?",
+        };
+        Failure::new(cause, format!("no node answered: {remedy} [{}]", told.join(", ")))
+    }
+
+    fn has_majority(&self) -> bool {
+        let (answered, all) = self.voters();
+        answered * 2 > all
+    }
+
+    /// A node's own word for the leader counts only if a majority answered: the others may know better, or nobody may.
+    fn leader(&self) -> Option<NodeId> {
+        self.newest().map(|newest| newest.leader).filter(|leader| leader.0 > 0 && self.has_majority())
+    }
+
     fn json(&self) -> Value {
         let nodes: Vec<Value> = self.all().into_iter().map(|node| self.node_json(node)).collect();
         let newest = self.newest();
+        let told = |silent: &Silent| json!({ "address": silent.address, "error": silent.failure.text });
+        let silent: Vec<Value> = self.silent.iter().map(told).collect();
         json!({
             "cluster": newest.map(|status| status.cluster.to_string()),
             "term": newest.map(|status| status.term.0),
-            "leader": newest.map(|status| status.leader.0).filter(|&leader| leader > 0),
+            "leader": self.leader().map(|leader| leader.0),
+            "majority": self.has_majority(),
             "committed": newest.map(|status| status.committed.0),
             "ring_epoch": self.ring.epoch().0,
             "clients": newest.map(|status| status.clients),
@@ -162,7 +208,7 @@ impl Picture {
             "undelivered": newest.map(|status| status.undelivered),
             "answered": self.nodes.len(),
             "nodes": nodes,
-            "silent": self.silent.iter().map(|(address, failure)| json!({ "address": address, "error": failure.text })).collect::<Vec<_>>(),
+            "silent": silent,
         })
     }
 
@@ -212,16 +258,19 @@ impl Picture {
 
     fn print(&self) {
         if let Some(newest) = self.newest() {
-            let leader = if newest.leader.0 > 0 { newest.leader.to_string() } else { "none".to_owned() };
+            let leader = self.leader().map_or("none".to_owned(), |leader| leader.to_string());
             println!(
                 "cluster {}  leader {leader}  term {}  committed {}",
                 newest.cluster, newest.term.0, newest.committed
             );
+            if !self.has_majority() {
+                println!("{}", self.minority());
+            }
             println!(
-                "{} clients, {} sessions, {} images accepted and not yet acknowledged",
-                grouped(newest.clients),
-                grouped(newest.sessions),
-                grouped(newest.undelivered)
+                "{}, {}, {} accepted and not yet acknowledged",
+                counted(newest.clients, "client"),
+                counted(newest.sessions, "session"),
+                counted(newest.undelivered, "image")
             );
         }
         let mut table = Table::new(&[
@@ -244,14 +293,29 @@ impl Picture {
         if !self.all().is_empty() {
             println!("{}", table.render());
         }
-        for (address, failure) in &self.silent {
-            println!("{address} does not answer: {}", failure.text);
+        // With no answer at all, the error tells it.
+        for silent in self.silent.iter().filter(|_| !self.nodes.is_empty()) {
+            println!("{} does not answer: {}", silent.address, silent.failure.text);
         }
+    }
+
+    /// Who answered, and what the rest of the table is worth then.
+    fn minority(&self) -> String {
+        let (answered, all) = self.voters();
+        let names: Vec<String> = self.nodes.keys().map(NodeId::to_string).collect();
+        let verb = if names.len() == 1 { "answers" } else { "answer" };
+        format!(
+            "no majority: {answered} of {}; only {} {verb}; figures are as last known there",
+            counted(all as u64, "voter"),
+            names.join(" ")
+        )
     }
 
     fn row(&self, node: NodeId) -> Vec<String> {
         let member = self.ring.member(node);
         let state = match member {
+            // The ring is as the last majority left it: of those that do not answer nobody knows.
+            Some(_) if !self.has_majority() && !self.nodes.contains_key(&node) => "?",
             Some(member) if member.up => "up",
             Some(_) => "down",
             None => "-",

@@ -1,6 +1,7 @@
 //! The photographs of the demo: built into the executable, or the user's own.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,12 +41,24 @@ pub fn load(arguments: &DemoArguments) -> Result<Vec<Photograph>, Failure> {
 }
 
 fn read(folder: &Path) -> Result<Vec<Photograph>, Failure> {
-    let failure = |error: std::io::Error| Failure::new(Cause::File, format!("{}: {error}", folder.display()));
+    let unread = |path: &Path, error: &std::io::Error| {
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "is missing: name a folder with images",
+            ErrorKind::NotADirectory => "is no folder: name the folder with the images",
+            ErrorKind::PermissionDenied => {
+                "may not be read by this user: correct its permissions, or name another folder"
+            }
+            _ => return Failure::new(Cause::File, format!("{}: cannot be read: {error}", path.display())),
+        };
+        Failure::new(Cause::File, format!("{}: {remedy}", path.display()))
+    };
+    let failure = |error: std::io::Error| unread(folder, &error);
     let mut found = Vec::new();
     let mut total = 0;
     for entry in fs::read_dir(folder).map_err(failure)? {
         let entry = entry.map_err(failure)?;
-        let metadata = fs::metadata(entry.path()).map_err(failure)?;
+        let path = entry.path();
+        let metadata = fs::metadata(&path).map_err(|error| unread(&path, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !metadata.is_file() || metadata.len() == 0 || name.starts_with('.') {
             continue;
@@ -54,14 +67,20 @@ fn read(folder: &Path) -> Result<Vec<Photograph>, Failure> {
         if total > BYTES_MAX {
             return Err(Failure::new(
                 Cause::File,
-                format!("{} has more than {BYTES_MAX} bytes of images; name a folder with fewer", folder.display()),
+                format!("{}: has more than {BYTES_MAX} bytes of images: name a folder with fewer", folder.display()),
             ));
         }
-        found.push(Photograph { name, bytes: Arc::new(fs::read(entry.path()).map_err(failure)?) });
+        found.push(Photograph { name, bytes: Arc::new(fs::read(&path).map_err(|error| unread(&path, &error))?) });
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if found.is_empty() {
-        return Err(Failure::new(Cause::File, format!("{} has no files to send", folder.display())));
+        return Err(Failure::new(
+            Cause::File,
+            format!(
+                "{}: has no files to send (folders, empty and hidden files are passed over): name a folder with images",
+                folder.display()
+            ),
+        ));
     }
     Ok(found)
 }
