@@ -1,12 +1,13 @@
 //! The disk of one simulated node: files of bytes for what logic encodes, facts instead of bytes for image payload.
 //!
 //! Crash model (blueprint, section 5): the unit is the 512-byte sector; of what was written and not made durable any
-//! subset of sectors may be there afterwards.
+//! subset of sectors may be there afterwards. A process that is killed loses less: of a flush, what its way of flushing
+//! had given to the kernel is there (`Tear`). Rot is garbage in a sector.
 
 use std::collections::BTreeMap;
 
 use logic::io::{Extent, FileId, LogFile, LogWrite, SegmentId};
-use logic::log::ROUNDS_BYTES;
+use logic::log::{EntryKind, ROUNDS_BYTES, Reader};
 use logic::shard::GroupStart;
 use logic::store::layout::TABLE_BYTES;
 
@@ -23,6 +24,20 @@ pub struct Facts {
     pub crc32: u32,
     /// CRC-64 of the payload.
     pub crc64: u64,
+}
+
+/// What is left of a flush that was under way when its process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tear {
+    /// The power went: any subset of its sectors.
+    Power,
+    /// Killed, direct writes: each write whole or not at all.
+    KilledDirect,
+    /// Killed, stores into a map: the first of its writes, in their order.
+    KilledMapped,
+    #[default]
+    /// All of it or nothing. For a node that must not be damaged, because as many as may be are.
+    Whole,
 }
 
 /// One core's chunk files.
@@ -60,13 +75,42 @@ impl CoreDisk {
         self.unsynced.get(&place).or_else(|| self.extents.get(&place)).map(|&(_, facts)| facts)
     }
 
-    /// The power goes: each unsynced write is there or not.
-    pub fn crash(&mut self, random: &mut Random) {
+    /// The process ends. Each unsynced write is there or not if the power goes; if it is only killed, the kernel has all.
+    pub fn crash(&mut self, tear: Tear, random: &mut Random) {
         for (place, (blocks, facts)) in std::mem::take(&mut self.unsynced) {
-            if random.chance(50) {
+            if tear != Tear::Power || random.chance(50) {
                 self.settle(place, blocks, facts);
             }
         }
+    }
+
+    /// Garbage in some chunks. Returns how many.
+    pub fn rot_chunks(&mut self, random: &mut Random) -> u64 {
+        let mut count = 0;
+        for (_, facts) in self.extents.values_mut() {
+            if !random.chance(30) {
+                continue;
+            }
+            facts.crc32 ^= 1 << (random.draw() % 32);
+            facts.crc64 ^= 1 << (random.draw() % 64);
+            count += 1;
+        }
+        count
+    }
+
+    /// Garbage in some sectors of the slot tables. Returns how many.
+    pub fn rot_index(&mut self, random: &mut Random) -> u64 {
+        let mut count = 0;
+        for table in self.tables.values_mut() {
+            for sector in table.chunks_mut(SECTOR) {
+                let is_used = sector.iter().any(|&byte| byte != 0);
+                if is_used && random.chance(20) {
+                    spoil(sector, random);
+                    count += 1;
+                }
+            }
+        }
+        count
     }
 
     fn settle(&mut self, (file, block): (FileId, u32), blocks: u32, facts: Facts) {
@@ -95,6 +139,11 @@ pub struct GroupDisk {
     pub segments: BTreeMap<SegmentId, Vec<u8>>,
     /// The ring of round identifiers.
     pub rounds: Vec<u8>,
+    /// How its process ended last.
+    pub tear: Tear,
+    /// Garbage was put into its log, or into both copies of its vote.
+    pub is_damaged: bool,
+    rotten_copy: Option<usize>,
 }
 
 impl GroupDisk {
@@ -113,9 +162,84 @@ impl GroupDisk {
         self.write(writes, |_| true);
     }
 
-    /// The power goes in the middle of a flush: any subset of its sectors is there.
-    pub fn tear(&mut self, writes: &[LogWrite], random: &mut Random) {
-        self.write(writes, |_| random.chance(50));
+    /// The process ends in the middle of a flush.
+    pub fn tear(&mut self, writes: &[LogWrite], tear: Tear, random: &mut Random) {
+        match tear {
+            Tear::Power => self.write(writes, |_| random.chance(50)),
+            Tear::KilledDirect => {
+                for write in writes.iter().filter(|_| random.chance(50)) {
+                    self.write(std::slice::from_ref(write), |_| true);
+                }
+            }
+            Tear::KilledMapped => {
+                let kept = random.within(0, writes.len() as u64 + 1) as usize;
+                self.write(&writes[..kept], |_| true);
+            }
+            Tear::Whole if random.chance(50) => self.write(writes, |_| true),
+            Tear::Whole => {}
+        }
+    }
+
+    /// Term and vote are written, both copies.
+    pub fn write_vote(&mut self, sector: Box<[u8; 512]>) {
+        self.vote = Some([sector.clone(), sector]);
+        self.rotten_copy = None;
+    }
+
+    /// Garbage in a sector that holds entries. Returns whether there was one.
+    pub fn rot_log(&mut self, random: &mut Random) -> bool {
+        let pick = random.draw() as usize;
+        let used: Vec<(SegmentId, usize)> = self
+            .segments
+            .iter()
+            .flat_map(|(&segment, bytes)| {
+                let sectors = bytes.chunks(SECTOR).enumerate().skip(1);
+                sectors.filter(|(_, sector)| sector.iter().any(|&byte| byte != 0)).map(move |(at, _)| (segment, at))
+            })
+            .collect();
+        let Some(&(segment, sector)) = used.get(pick % used.len().max(1)) else { return false };
+        let bytes = self.segments.get_mut(&segment).expect("listed above");
+        spoil(&mut bytes[sector * SECTOR..(sector + 1) * SECTOR], random);
+        true
+    }
+
+    /// Garbage in one copy of term and vote. Returns whether there was one.
+    pub fn rot_vote(&mut self, random: &mut Random) -> bool {
+        let Some(copies) = &mut self.vote else { return false };
+        let copy = random.within(0, 2) as usize;
+        spoil(&mut copies[copy][..], random);
+        // With both copies bad the node cannot know how it voted.
+        self.is_damaged |= self.rotten_copy.is_some_and(|other| other != copy);
+        self.rotten_copy = Some(copy);
+        true
+    }
+
+    /// The entries on disk, by index with their terms, as far as they can be read from the beginning.
+    pub fn durable(&self) -> BTreeMap<u64, u64> {
+        let mut durable = BTreeMap::new();
+        for bytes in self.segments.values() {
+            let Ok(reader) = Reader::new(bytes) else { break };
+            for found in reader.entries().map_while(Result::ok) {
+                take_entry(&mut durable, found.header.kind, found.header.index.0, found.header.term.0);
+            }
+        }
+        durable
+    }
+
+    /// Adds the entries of a flush that was just carried out.
+    pub fn add_durable(&self, writes: &[LogWrite], durable: &mut BTreeMap<u64, u64>) {
+        for write in writes {
+            let LogFile::Segment(segment) = write.file else { continue };
+            let Ok(reader) = Reader::new(&self.segments[&segment]) else { continue };
+            let end = write.offset + write.bytes.len() as u32;
+            let mut offset = write.offset;
+            while offset < end
+                && let Ok(found) = reader.entry(offset)
+            {
+                take_entry(durable, found.header.kind, found.header.index.0, found.header.term.0);
+                offset = found.next;
+            }
+        }
     }
 
     fn write(&mut self, writes: &[LogWrite], mut is_kept: impl FnMut(usize) -> bool) {
@@ -136,6 +260,19 @@ impl GroupDisk {
             }
         }
     }
+}
+
+/// An entry replaces what stood at its index and all behind it.
+fn take_entry(durable: &mut BTreeMap<u64, u64>, kind: EntryKind, index: u64, term: u64) {
+    if kind == EntryKind::Record {
+        durable.split_off(&index);
+        durable.insert(index, term);
+    }
+}
+
+fn spoil(sector: &mut [u8], random: &mut Random) {
+    let at = random.within(0, sector.len() as u64) as usize;
+    sector[at] ^= 1 + (random.draw() % 255) as u8;
 }
 
 /// An empty slot table.

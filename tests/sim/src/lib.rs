@@ -1,11 +1,22 @@
-//! A deterministic world for the logic: nodes, their disks, links and clients in one thread, driven by one seed.
+//! A deterministic simulation of whole clusters: the real logic and the real client sessions, everything else made up.
 //!
-//! It drives exactly `logic::shard::Shard`: what a shard asks for is carried out on sectors and queues of its own, after
-//! delays drawn from the seed. Same seed, same run.
+//! One thread and one seed a run. `world` has time, events and what logic asks for; `node` the processes and `disk` their
+//! disks; `network` what is between them; `user` senders and receivers; `faults` what goes wrong; `checks` what must hold
+//! after every step; `scenario` a whole run; `shrink` makes a failing run small; `mutants` are wrong decisions that must
+//! be caught.
 
-pub mod disk;
-pub mod random;
+mod book;
+mod checks;
+mod clock;
+mod disk;
+pub mod faults;
+pub mod mutants;
+mod network;
+mod node;
+mod random;
 pub mod scenario;
-pub mod setup;
-pub mod user;
+mod setup;
+pub mod shrink;
+mod trace;
+mod user;
 pub mod world;

@@ -1,14 +1,42 @@
-//! What a seed does: images of all sizes from several senders to several receivers while nodes die and links break, then
-//! a healed phase in which everything must arrive.
+//! What a seed does: phases in which users send and everything may go wrong, then a healed phase in which everything must
+//! arrive and nothing may be left over.
+
+use std::collections::BTreeMap;
 
 use client::session::Routing;
+use proto::ids::NodeId;
 
+use crate::book::{Book, Want};
+use crate::faults::{Counts, Fault, Mask, Phase, Rates};
+use crate::mutants::Mutant;
+use crate::random::Random;
 use crate::user::{InboxUser, SenderUser, register};
-use crate::world::World;
+use crate::world::{Plan, World};
 
-const CORES: u16 = 2;
-/// Simulated seconds that the healed phase may take.
+/// Simulated seconds within which a healed cluster must have delivered everything.
 const HEALED_SECONDS: u64 = 120;
+/// And within which nothing may be left over; longer than an incomplete upload is kept.
+const CLEAN_SECONDS: u64 = 300;
+/// Phases of a run, at most.
+pub const PHASES_MAX: u64 = 12;
+
+/// What a run may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Faults that may be drawn.
+    pub mask: Mask,
+    /// Phases at most.
+    pub phases: u64,
+    /// A wrong decision planted into every node.
+    pub mutant: Mutant,
+    /// How many of the last things that happened are kept for people.
+    pub trace_lines: usize,
+}
+
+impl Limits {
+    /// Everything, nothing wrong.
+    pub const FULL: Limits = Limits { mask: Mask::ALL, phases: PHASES_MAX, mutant: Mutant::None, trace_lines: 0 };
+}
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +45,14 @@ pub struct Done {
     pub images: u64,
     /// Deliveries checked.
     pub deliveries: u64,
-    /// Processes killed, with whatever was not synced lost or kept.
-    pub crashes: u64,
-    /// Links cut for a while, one way.
-    pub cuts: u64,
-    /// Nodes that stayed down because their last round was torn and its identifier survived.
-    pub uncertain: u64,
+    /// Records committed.
+    pub records: u64,
+    /// Checks made after steps.
+    pub checks: u64,
+    /// Faults that happened.
+    pub faults: Counts,
+    /// Nodes that refused to start until the others could heal them.
+    pub lost: u64,
     /// Simulated microseconds.
     pub simulated_us: u64,
     /// Over everything users heard: the same for the same seed and program.
@@ -35,43 +65,71 @@ pub struct Run {
     pub world: World,
     senders: Vec<SenderUser>,
     inboxes: Vec<InboxUser>,
-    submitted: u64,
-    done: Done,
+    names: Vec<String>,
+    book: Book,
+    weather: Random, // draws faults and work, apart from the world's own chance
+    restarts: BTreeMap<NodeId, u64>,
+    endings: Vec<(u64, Ending)>,
+    hash: u64,
+}
+
+/// What ends a fault that lasts.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Cut(NodeId, NodeId),
+    Isolate(NodeId),
+    Clog(NodeId, NodeId),
+    Full(NodeId),
+    Skew(NodeId),
 }
 
 impl Run {
-    /// A world of `nodes` nodes, two registered receivers and two senders.
-    pub fn new(seed: u64, nodes: u64) -> Run {
-        let mut world = World::new(seed, nodes, CORES);
-        register(&mut world, "gallery");
-        register(&mut world, "archive");
-        let senders = vec![
-            SenderUser::new(&mut world, CORES, "cam", Routing::Home),
-            SenderUser::new(&mut world, CORES, "phone", Routing::Any),
-        ];
-        let inboxes = ["gallery", "archive"].map(|name| InboxUser::new(&mut world, CORES, name)).into();
-        Run { world, senders, inboxes, submitted: 0, done: Done::default() }
+    /// A healthy world with registered receivers and senders.
+    pub fn new(plan: Plan) -> Run {
+        let mut weather = Random::new(plan.seed ^ 0x005e_ed0f_7ea7_4e12);
+        let mut world = World::new(plan);
+        let names: Vec<String> = (0..weather.within(2, 5)).map(|number| format!("gallery{number}")).collect();
+        for name in &names {
+            register(&mut world, name);
+        }
+        let routings = [Routing::Home, Routing::Any, Routing::Rotate];
+        let senders = (0..weather.within(1, 4))
+            .map(|number| SenderUser::new(&mut world, &format!("cam{number}"), routings[number as usize % 3]))
+            .collect();
+        let inboxes = names.iter().map(|name| InboxUser::new(&mut world, name)).collect();
+        let (restarts, endings) = (BTreeMap::new(), Vec::new());
+        Run { world, senders, inboxes, names, book: Book::default(), weather, restarts, endings, hash: 0 }
     }
 
-    /// Sends `count` more images, of sizes from one byte to five chunks, to one or both receivers.
+    /// Sends `count` more images, of sizes from one byte to many chunks, to one to three receivers.
     pub fn submit(&mut self, count: u64) {
         for _ in 0..count {
-            let key = self.submitted;
-            self.submitted += 1;
-            let length = match key % 5 {
+            let weather = &mut self.weather;
+            let length = match weather.within(0, 12) {
                 0 => 1,
-                1 => 70_000,
-                2 => 1 << 20,
-                3 => (1 << 20) + 1,
-                _ => 5 << 20,
+                1..=4 => weather.within(2, 100_000),
+                5 | 6 => 1 << 20,
+                7 => (1 << 20) + 1,
+                8..=10 => weather.within(1, 6 << 20),
+                _ => weather.within(6 << 20, 20 << 20),
             };
-            let receivers: &[&str] = match key % 3 {
-                0 => &["gallery"],
-                1 => &["archive"],
-                _ => &["gallery", "archive"],
-            };
-            self.senders[(key % 2) as usize].submit(&mut self.world, key, receivers, length);
+            let mut receivers: Vec<usize> = (0..self.names.len()).collect();
+            let keep = weather.within(1, 4) as usize;
+            while receivers.len() > keep {
+                let at = weather.within(0, receivers.len() as u64) as usize;
+                receivers.remove(at);
+            }
+            let sender = weather.within(0, self.senders.len() as u64) as usize;
+            let want = self.book.want(Want { sender, receivers, length });
+            self.send(want);
         }
+    }
+
+    fn send(&mut self, want: usize) {
+        let content = self.book.submit(want, self.world.now_us);
+        let Want { sender, receivers, length } = self.book.wants[want].clone();
+        let names: Vec<String> = receivers.iter().map(|&at| self.names[at].clone()).collect();
+        self.senders[sender].submit(&mut self.world, content, &names, length);
     }
 
     /// Lets `us` microseconds pass.
@@ -82,126 +140,249 @@ impl Run {
         }
     }
 
-    /// Nodes die and come back, links break, while images are sent. Ends healed.
-    pub fn torment(&mut self) {
+    /// Phases of faults while images are sent. Ends as it is: `settle` heals.
+    pub fn torment(&mut self, mask: Mask, phases: u64) {
+        for _ in 0..phases {
+            let phase = Phase::draw(mask, &mut self.weather);
+            let images = self.weather.within(0, 8);
+            self.submit(images);
+            let begin_us = self.world.now_us;
+            self.world.rates = phase.rates;
+            for (at_us, fault) in phase.events {
+                let now_us = self.world.now_us;
+                self.pass((begin_us + at_us).saturating_sub(now_us));
+                self.strike(fault);
+            }
+            let now_us = self.world.now_us;
+            self.pass((begin_us + phase.length_us).saturating_sub(now_us));
+        }
+    }
+
+    /// One fault happens now.
+    fn strike(&mut self, fault: Fault) {
         let nodes = self.world.nodes();
-        for _ in 0..6 {
-            self.submit(5);
-            let (low, high) = (1_000, 300_000);
-            let pause_us = self.world.random.within(low, high);
-            self.pass(pause_us);
-            let node = nodes[self.world.random.within(0, nodes.len() as u64) as usize];
-            let other = nodes[self.world.random.within(0, nodes.len() as u64) as usize];
-            let is_crash = self.world.random.chance(70);
-            if is_crash {
-                self.done.crashes += 1;
-                self.world.crash(node);
-            } else {
-                self.done.cuts += 1;
+        let node = nodes[self.weather.within(0, nodes.len() as u64) as usize];
+        let other = nodes[self.weather.within(0, nodes.len() as u64) as usize];
+        let long_us = self.weather.within(1_000, 3_000_000);
+        let end_us = self.world.now_us + long_us;
+        match fault {
+            Fault::Loss | Fault::Duplicate | Fault::Reorder => return, // They have rates, and are counted as they happen.
+            Fault::FailedSync => return self.world.fail_sync(node),
+            Fault::Clog => {
+                self.world.clog(node, other, long_us / 3);
+                self.endings.push((end_us, Ending::Clog(node, other)));
+            }
+            Fault::LinkBreak => self.world.break_link(node, other),
+            Fault::OneWay => {
                 self.world.cut(node, other, true);
+                self.endings.push((end_us, Ending::Cut(node, other)));
             }
-            let pause_us = self.world.random.within(1_000, 3_000_000);
-            self.pass(pause_us);
-            self.world.cut(node, other, false);
-            if is_crash && !self.world.start(node) {
-                self.done.uncertain += 1;
-                break; // Healing by the others is not there yet: it stays down, and nobody else may die.
+            Fault::Isolate => {
+                let node = if self.weather.chance(50) { self.world.leader().unwrap_or(node) } else { node };
+                self.world.isolate(node, true);
+                self.endings.push((end_us, Ending::Isolate(node)));
+            }
+            Fault::Kill | Fault::Power if !self.world.is_up(node) => return,
+            Fault::Kill | Fault::Power => self.world.crash(node, fault),
+            Fault::PowerAll => nodes.iter().for_each(|&node| self.world.crash(node, fault)),
+            Fault::Stop => self.world.stop(node, long_us),
+            Fault::SlowDisk => self.world.slow(node, long_us),
+            Fault::FullDisk => {
+                self.world.fill(node, true);
+                self.endings.push((end_us, Ending::Full(node)));
+            }
+            Fault::LogRot | Fault::VoteRot | Fault::ChunkRot | Fault::IndexRot => {
+                if !self.world.may_damage(node) || !self.world.rot(node, fault) {
+                    return;
+                }
+            }
+            Fault::ClockJump => {
+                let days = if self.weather.chance(10) { 20 } else { 0 };
+                let ms = (self.weather.within(0, 7_200_000 + days * 86_400_000)).cast_signed() - 3_600_000;
+                self.world.jump(node, ms);
+            }
+            Fault::ClockSkew => {
+                let ppm = self.weather.within(0, 200_000).cast_signed() - 100_000;
+                self.world.skew(node, ppm);
+                self.endings.push((end_us, Ending::Skew(node)));
+            }
+            Fault::Overload => {
+                let images = self.weather.within(20, 60);
+                self.submit(images);
+            }
+            Fault::ClientBreak => {
+                if !self.world.break_client() {
+                    return;
+                }
+            }
+            Fault::ClientGone => {
+                let at = self.weather.within(0, (self.senders.len() + self.inboxes.len()) as u64) as usize;
+                match self.senders.get_mut(at) {
+                    Some(sender) => sender.vanish(&mut self.world),
+                    None => self.inboxes[at - self.senders.len()].vanish(&mut self.world),
+                }
             }
         }
+        self.world.counts.add(fault);
     }
 
-    /// Kills the leader with images under way and returns how long it took until all were accepted, in microseconds.
-    pub fn kill_leader(&mut self, seed: u64) -> u64 {
-        self.submit(10);
-        self.settle(seed);
-        self.submit(4);
-        let pause_us = self.world.random.within(1, 3_000);
-        self.pass(pause_us);
-        let leader = self.world.leader().expect("a settled cluster has a leader");
-        self.world.crash(leader);
-        let start_us = self.world.now_us;
-        while self.senders.iter().any(|user| user.unfinished() > 0) {
-            self.step();
-            if self.world.now_us > start_us + 5_000_000 {
-                panic!("seed {seed}: {} killed, 5 s later: {}\n{}", leader, self.report(), self.world.describe());
-            }
-        }
-        self.world.now_us - start_us
-    }
-
-    /// Waits until every image is accepted, delivered and acknowledged. Panics with a report if it takes too long.
-    pub fn settle(&mut self, seed: u64) -> Done {
+    /// Heals everything and waits until every image is accepted, delivered and acknowledged, and nothing is left over.
+    /// Panics with a report if it takes too long.
+    pub fn settle(&mut self) -> Done {
+        self.heal();
         let deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;
         while !self.is_settled() {
             if self.world.now_us >= deadline_us {
-                panic!(
-                    "seed {seed}: not live again within {HEALED_SECONDS} s: {}\n{}",
-                    self.report(),
-                    self.world.describe()
-                );
+                panic!("not live again within {HEALED_SECONDS} s: {}\n{}", self.report(), self.world.describe());
             }
             self.step();
         }
-        assert!(self.senders.iter().all(|user| user.failed.is_empty()), "seed {seed}: refused: {}", self.report());
-        self.check_nothing_is_held(seed);
-        self.done.images = self.submitted;
-        self.done.deliveries = self.inboxes.iter().map(|user| user.stored.len() as u64).sum();
-        self.done.simulated_us = self.world.now_us;
-        self.done
+        self.check_nothing_is_held();
+        let deliveries = self.inboxes.iter().enumerate().map(|(at, user)| self.book.check_inbox(at, user)).sum();
+        Done {
+            images: self.book.images(),
+            deliveries,
+            records: self.world.checks.committed(),
+            checks: self.world.checks.made + deliveries,
+            faults: self.world.counts,
+            lost: self.world.lost() as u64,
+            simulated_us: self.world.now_us,
+            hash: self.hash,
+        }
+    }
+
+    fn heal(&mut self) {
+        self.world.rates = Rates::default();
+        self.world.heal_network();
+        self.world.heal_nodes();
+        self.endings.clear();
+        let now_us = self.world.now_us;
+        self.restarts.values_mut().for_each(|at_us| *at_us = now_us);
     }
 
     /// Everything is acknowledged: after the idle time at the latest no upload, request or byte is left.
-    fn check_nothing_is_held(&mut self, seed: u64) {
-        let deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;
+    fn check_nothing_is_held(&mut self) {
+        let deadline_us = self.world.now_us + CLEAN_SECONDS * 1_000_000;
         loop {
             self.pass(1_000_000);
             let left = self.world.under_way();
-            if left.is_empty() {
+            if left.is_empty() && self.is_settled() {
                 return;
             }
             if self.world.now_us >= deadline_us {
-                panic!("seed {seed}: held for ever: {left:?}\n{}", self.world.describe());
+                panic!("held for ever: {left:?}\n{}", self.world.describe());
             }
         }
     }
 
     fn is_settled(&self) -> bool {
-        let galleries = (0..self.submitted).filter(|key| key % 3 != 1).count();
-        let archives = (0..self.submitted).filter(|key| key % 3 != 0).count();
-        self.senders.iter().all(|user| user.unfinished() == 0)
-            && self.inboxes[0].stored.len() == galleries
-            && self.inboxes[1].stored.len() == archives
-            && self.inboxes.iter().all(InboxUser::is_settled)
+        self.book.is_settled(&self.inboxes) && self.inboxes.iter().all(InboxUser::is_settled)
     }
 
     fn step(&mut self) {
         let heard = self.world.run();
         for heard in &heard {
             let said = format!("{} {heard:?}", self.world.now_us);
-            self.done.hash = self.done.hash.rotate_left(5) ^ proto::checksum::crc64(said.as_bytes());
+            self.hash = self.hash.rotate_left(5) ^ proto::checksum::crc64(said.as_bytes());
         }
         for user in &mut self.senders {
             heard.iter().for_each(|heard| user.hear(&mut self.world, heard));
             user.tick(&mut self.world);
+            for outcome in user.outcomes.drain(..) {
+                let pause_us = self.weather.within(1_000, 2_000_000);
+                self.book.note(&outcome, self.world.now_us, pause_us);
+            }
         }
         for user in &mut self.inboxes {
             heard.iter().for_each(|heard| user.hear(&mut self.world, heard));
             user.tick(&mut self.world);
         }
+        for want in self.book.take_retries(self.world.now_us) {
+            self.send(want);
+        }
+        self.restart();
+        self.end_faults();
+    }
+
+    /// Nodes that ended, by whatever fault, come back some time later.
+    fn restart(&mut self) {
+        for node in self.world.nodes() {
+            if self.world.is_up(node) || self.world.is_lost(node) {
+                continue;
+            }
+            let now_us = self.world.now_us;
+            let weather = &mut self.weather;
+            let at_us = *self.restarts.entry(node).or_insert_with(|| now_us + weather.within(1_000, 2_500_000));
+            if now_us >= at_us {
+                self.restarts.remove(&node);
+                self.world.start(node);
+            }
+        }
+    }
+
+    fn end_faults(&mut self) {
+        let now_us = self.world.now_us;
+        for at in (0..self.endings.len()).rev() {
+            if self.endings[at].0 > now_us {
+                continue;
+            }
+            match self.endings.swap_remove(at).1 {
+                Ending::Cut(from, to) => self.world.cut(from, to, false),
+                Ending::Isolate(node) => self.world.isolate(node, false),
+                Ending::Clog(from, to) => self.world.clog(from, to, 0),
+                Ending::Full(node) => self.world.fill(node, false),
+                Ending::Skew(node) => self.world.skew(node, 0),
+            }
+        }
     }
 
     fn report(&self) -> String {
-        let senders: Vec<_> =
-            self.senders.iter().map(|user| (user.unfinished(), user.accepted.len(), &user.failed)).collect();
         let inboxes: Vec<_> = self.inboxes.iter().map(|user| (user.stored.len(), user.is_settled())).collect();
-        format!("unfinished, accepted, failed {senders:?}; stored, settled {inboxes:?}")
+        let (open, missing) = (self.book.open(), self.book.missing(&self.inboxes));
+        format!(
+            "{open} wants open; accepted and missing (image, receiver): {missing:?}; stored, settled {inboxes:?}; lost nodes {}",
+            self.world.lost()
+        )
+    }
+
+    /// Kills the leader with images under way and returns how long it took until all were accepted, in microseconds.
+    pub fn kill_leader(&mut self) -> u64 {
+        self.submit(10);
+        self.settle();
+        self.submit(4);
+        let pause_us = self.weather.within(1, 3_000);
+        self.pass(pause_us);
+        let leader = self.world.leader().expect("a settled cluster has a leader");
+        self.world.crash(leader, Fault::Kill);
+        self.restarts.insert(leader, u64::MAX);
+        let start_us = self.world.now_us;
+        while self.book.open() > 0 {
+            self.step();
+            if self.world.now_us > start_us + 5_000_000 {
+                panic!("{leader} killed, 5 s later: {}\n{}", self.report(), self.world.describe());
+            }
+        }
+        self.world.now_us - start_us
     }
 }
 
-/// Runs one seed whole: three nodes, or five for every fourth seed.
-pub fn run(seed: u64) -> Done {
+/// The size of a seed's cluster: three nodes, or five for every fourth seed; one to three cores.
+pub fn plan(seed: u64, limits: Limits) -> Plan {
     let nodes = if seed % 4 == 3 { 5 } else { 3 };
-    let mut run = Run::new(seed, nodes);
-    run.torment();
-    run.settle(seed)
+    Plan { seed, nodes, cores: 1 + (seed / 4 % 3) as u16, mutant: limits.mutant, trace_lines: limits.trace_lines }
+}
+
+/// Runs one seed whole. Panics at a violation; `shrink::try_run` catches that.
+pub fn run(seed: u64, limits: Limits) -> Done {
+    let mut run = Run::new(plan(seed, limits));
+    run.whole(seed, limits)
+}
+
+impl Run {
+    /// Faults, healing, checks.
+    pub(crate) fn whole(&mut self, seed: u64, limits: Limits) -> Done {
+        let drawn = 4 + seed % (PHASES_MAX - 3);
+        self.torment(limits.mask, drawn.min(limits.phases));
+        self.settle()
+    }
 }

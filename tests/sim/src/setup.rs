@@ -3,6 +3,12 @@
 use logic::shard::{InitialMember, ShardConfig};
 use proto::ids::Address;
 
+/// Bytes of a log segment.
+pub const SEGMENT_BYTES: u32 = 1 << 20;
+
+/// Bytes of recent chunks a core keeps.
+pub const CACHE_BYTES: u64 = 4 << 20;
+
 /// The configuration of one core.
 pub fn shard_config(address: Address, cores: u16, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
     ShardConfig {
@@ -12,8 +18,8 @@ pub fn shard_config(address: Address, cores: u16, members: &[InitialMember], ent
         members: members.to_vec(),
         copies: 0,
         image_bytes_max: 64 << 20,
-        segment_bytes: 1 << 20,
-        cache_bytes: 4 << 20,
+        segment_bytes: SEGMENT_BYTES,
+        cache_bytes: CACHE_BYTES,
         reserve_bytes: 1 << 20,
         upload_idle_us: 60_000_000,
         session_idle_ms: 7 * 24 * 3_600_000,

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use client::inbox::{InboxEvent, InboxInput, InboxSession, StoredBefore};
 use client::sender::{ImageJob, SenderEvent, SenderInput, SenderSession};
-use client::session::{Action, BodyFacts, ConnectFailure, Key, LinkId, LinkInput, Routing, SessionOptions, Welcome};
+use client::session::{
+    Action, BodyFacts, ConnectFailure, Key, LinkId, LinkInput, Routing, SessionFailure, SessionOptions, Welcome,
+};
 use logic::io::ConnId;
 use proto::client::{ChunkHead, ClientReply, ClientRequest, Target};
-use proto::ids::{Address, ClusterId, CoreId, Fingerprint, ImageId, InboxId, InboxSeq, NodeId};
+use proto::error::Refusal;
+use proto::ids::{Address, ClusterId, CoreId, Fingerprint, InboxId, InboxSeq, NodeId};
 use proto::limits::{CHUNK_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use proto::ring::core_of;
 
@@ -23,26 +26,36 @@ struct Links {
 
 /// A sender with its images.
 pub struct SenderUser {
+    name: String,
+    routing: Routing,
     session: SenderSession,
     links: Links,
-    images: BTreeMap<Key, (u64, u64)>, // length, content
-    /// Accepted: key, image, log index.
-    pub accepted: Vec<(Key, ImageId, u64)>,
-    /// Refused, or given up, with the reason.
-    pub failed: Vec<(Key, String)>,
-    cores: u16,
+    images: BTreeMap<Key, u64>, // length; the key is the content
+    /// What became of images, not yet taken.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Accepted.
+    Accepted(u64),
+    /// Refused, for that reason.
+    Refused(u64, Refusal),
+    /// The sender went, or its session did, before it knew: perhaps accepted, perhaps not.
+    Unknown(u64),
 }
 
 /// A receiver with what it got.
 pub struct InboxUser {
+    name: String,
     session: InboxSession,
     links: Links,
     current: Option<(InboxSeq, u64, u64)>, // sequence, length, content as told by the name
-    /// Stored images in the order of storing: sequence, file name.
-    pub stored: Vec<(InboxSeq, String)>,
+    /// Stored images in their order, by content.
+    pub stored: Vec<u64>,
     inbox: Option<InboxId>,
     heads: BTreeMap<InboxSeq, (String, Fingerprint)>,
-    cores: u16,
 }
 
 /// CRC facts of one chunk of a made-up image: no bytes are made, two numbers stand for them.
@@ -75,17 +88,10 @@ fn options(world: &mut World, routing: Routing) -> SessionOptions {
 }
 
 impl Links {
-    fn connect(
-        &mut self,
-        world: &mut World,
-        cores: u16,
-        link: LinkId,
-        address: &str,
-        target: Target,
-        cluster: ClusterId,
-    ) {
+    fn connect(&mut self, world: &mut World, link: LinkId, address: &str, target: Target, cluster: ClusterId) {
         let node = address.trim_start_matches("node").split(':').next().and_then(|id| id.parse().ok());
         let node = NodeId(node.expect("an address of this world"));
+        let cores = world.cores();
         let core = match &target {
             Target::Any => CoreId((world.random.draw() % u64::from(cores)) as u16),
             Target::Core(core) => *core,
@@ -143,6 +149,13 @@ impl Links {
         }
     }
 
+    /// The user's process is gone, and its sockets with it.
+    fn close_all(&mut self, world: &mut World) {
+        for conn in std::mem::take(self).by_conn.into_keys() {
+            world.hang_up(conn);
+        }
+    }
+
     fn forget(&mut self, conn: ConnId) {
         if let Some((link, _)) = self.by_conn.remove(&conn) {
             self.by_link.remove(&link);
@@ -152,34 +165,30 @@ impl Links {
 
 impl SenderUser {
     /// A sender that begins to connect.
-    pub fn new(world: &mut World, cores: u16, name: &str, routing: Routing) -> SenderUser {
+    pub fn new(world: &mut World, name: &str, routing: Routing) -> SenderUser {
         let session = SenderSession::new(options(world, routing), name).expect("a valid name");
-        let mut user = SenderUser {
-            session,
-            links: Links::default(),
-            images: BTreeMap::new(),
-            accepted: Vec::new(),
-            failed: Vec::new(),
-            cores,
-        };
+        let (links, images, outcomes) = (Links::default(), BTreeMap::new(), Vec::new());
+        let mut user = SenderUser { name: name.to_owned(), routing, session, links, images, outcomes };
         user.step(world, SenderInput::Start);
         user
     }
 
     /// Sends an image whose content is `content`.
-    pub fn submit(&mut self, world: &mut World, key: u64, receivers: &[&str], length: u64) {
-        let receivers = receivers.iter().map(|name| (*name).to_owned()).collect();
-        self.images.insert(Key(key), (length, key));
-        let name = format!("{key}.img");
-        self.step(
-            world,
-            SenderInput::Submit(ImageJob { key: Key(key), receivers, fingerprint: fingerprint(key, length), name }),
-        );
+    pub fn submit(&mut self, world: &mut World, content: u64, receivers: &[String], length: u64) {
+        let key = Key(content);
+        self.images.insert(key, length);
+        let (fingerprint, name) = (fingerprint(content, length), format!("{content}.img"));
+        let job = ImageJob { key, receivers: receivers.to_vec(), fingerprint, name };
+        self.step(world, SenderInput::Submit(job));
     }
 
-    /// Images neither accepted nor failed.
-    pub fn unfinished(&self) -> usize {
-        self.session.unfinished()
+    /// Ends without a word; a successor begins, which knows nothing of what was under way.
+    pub fn vanish(&mut self, world: &mut World) {
+        self.links.close_all(world);
+        self.outcomes.extend(self.images.keys().map(|key| Outcome::Unknown(key.0)));
+        self.images.clear();
+        self.session = SenderSession::new(options(world, self.routing), &self.name).expect("a valid name");
+        self.step(world, SenderInput::Start);
     }
 
     /// Something happened in the world.
@@ -197,12 +206,13 @@ impl SenderUser {
     }
 
     fn step(&mut self, world: &mut World, input: SenderInput) {
+        let mut is_over = false;
         let mut actions = Vec::new();
         self.session.step(world.now_us, input, &mut actions);
         for action in actions {
             match action {
                 Action::Connect { link, address, target, cluster } => {
-                    self.links.connect(world, self.cores, link, &address, target, cluster);
+                    self.links.connect(world, link, &address, target, cluster);
                 }
                 Action::Close { link } => self.links.close(world, link),
                 Action::Send { link, request } => {
@@ -212,46 +222,60 @@ impl SenderUser {
                 }
                 Action::Event(SenderEvent::SendChunk { link, key, image, offset, length }) => {
                     let Some(&conn) = self.links.by_link.get(&link) else { continue };
-                    let (_, content) = self.images[&key];
-                    let facts = chunk_facts(content, offset, length);
-                    world.request(
-                        conn,
-                        ClientRequest::Chunk(ChunkHead { image, offset, crc32: facts.crc32 }),
-                        Some(facts),
-                    );
+                    let facts = chunk_facts(key.0, offset, length);
+                    let chunk = ClientRequest::Chunk(ChunkHead { image, offset, crc32: facts.crc32 });
+                    world.request(conn, chunk, Some(facts));
                 }
-                Action::Event(SenderEvent::Accepted { key, image, index, holders }) => {
+                Action::Event(SenderEvent::Accepted { key, holders, .. }) => {
                     let nodes: BTreeSet<NodeId> = holders.iter().map(|holder| holder.address.node).collect();
-                    let is_enough = nodes.len() != 1 || world.nodes().len() == 1; // None left: all was acknowledged.
-                    assert!(is_enough, "accepted with one copy: {holders:?}");
-                    self.accepted.push((key, image, index.0));
+                    let copies = world.nodes().len().div_ceil(2);
+                    // None left: all was acknowledged.
+                    let is_enough = nodes.is_empty() || nodes.len() >= copies;
+                    assert!(is_enough, "accepted with fewer than {copies} copies: {holders:?}");
+                    self.images.remove(&key);
+                    self.outcomes.push(Outcome::Accepted(key.0));
                 }
-                Action::Event(SenderEvent::Refused { key, refusal, text }) => {
-                    self.failed.push((key, format!("{refusal:?}: {text}")));
+                Action::Event(SenderEvent::Refused { key, refusal, .. }) => {
+                    self.images.remove(&key);
+                    self.outcomes.push(Outcome::Refused(key.0, refusal));
                 }
-                Action::Event(SenderEvent::GaveUp { key, .. }) => self.failed.push((key, "gave up".to_owned())),
+                Action::Event(SenderEvent::GaveUp { key, .. }) => panic!("{key:?} was given up without a deadline"),
+                Action::Event(SenderEvent::Failed(SessionFailure::SessionUnknown { .. })) => is_over = true,
                 Action::Event(SenderEvent::Failed(failure)) => panic!("a sender's session failed: {failure:?}"),
                 Action::Event(_) => {}
             }
+        }
+        if is_over {
+            self.vanish(world);
         }
     }
 }
 
 impl InboxUser {
     /// A receiver that begins to connect.
-    pub fn new(world: &mut World, cores: u16, name: &str) -> InboxUser {
+    pub fn new(world: &mut World, name: &str) -> InboxUser {
         let session = InboxSession::new(options(world, Routing::Any), name, StoredBefore::default());
         let mut user = InboxUser {
+            name: name.to_owned(),
             session: session.expect("a valid name"),
             links: Links::default(),
             current: None,
             stored: Vec::new(),
             inbox: None,
             heads: BTreeMap::new(),
-            cores,
         };
         user.step(world, InboxInput::Start, None);
         user
+    }
+
+    /// Ends without a word and comes back with what it had stored.
+    pub fn vanish(&mut self, world: &mut World) {
+        self.links.close_all(world);
+        let seqs = (1..=self.stored.len() as u64).map(InboxSeq).collect();
+        let stored = StoredBefore { inbox: self.inbox.filter(|_| !self.stored.is_empty()), seqs };
+        self.session = InboxSession::new(options(world, Routing::Any), &self.name, stored).expect("a valid name");
+        self.current = None;
+        self.step(world, InboxInput::Start, None);
     }
 
     /// Whether everything stored is acknowledged and committed.
@@ -285,7 +309,7 @@ impl InboxUser {
             for action in actions {
                 match action {
                     Action::Connect { link, address, target, cluster } => {
-                        self.links.connect(world, self.cores, link, &address, target, cluster);
+                        self.links.connect(world, link, &address, target, cluster);
                     }
                     Action::Close { link } => self.links.close(world, link),
                     Action::Send { link, request } => {
@@ -314,7 +338,7 @@ impl InboxUser {
                         let (name, found) = self.heads[&seq].clone();
                         let content = name.trim_end_matches(".img").parse().expect("a name of this world");
                         assert_eq!(found, fingerprint(content, found.length));
-                        self.stored.push((seq, name));
+                        self.stored.push(content);
                         inputs.push(InboxInput::Stored(seq));
                     }
                     Action::Event(InboxEvent::Corrupt { seq, .. }) => panic!("wrong bytes of {seq:?} were delivered"),

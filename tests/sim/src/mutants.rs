@@ -1,0 +1,46 @@
+//! Wrong decisions planted into logic: a simulator that does not catch them is worth nothing.
+
+use logic::io::{Effect, Now};
+pub use logic::mutant::Mutant;
+use logic::shard::{Shard, ShardConfig, ShardStart, StartError};
+
+use crate::scenario::Limits;
+use crate::shrink::{Failure, try_run};
+
+/// Seeds within which each mutant must be caught.
+pub const SEEDS_MAX: u64 = 400;
+
+/// A mutant that was caught.
+#[derive(Clone, Debug)]
+pub struct Caught {
+    /// By which seed.
+    pub seed: u64,
+    /// After how many seeds.
+    pub seeds: u64,
+    /// How.
+    pub failure: Failure,
+}
+
+/// The mutant of that name.
+pub fn by_name(name: &str) -> Option<Mutant> {
+    Mutant::ALL.into_iter().find(|mutant| mutant.name() == name)
+}
+
+/// Runs seeds from `from` on until one catches the mutant, at most `seeds_max`.
+pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Option<Caught> {
+    (from..from + seeds_max).enumerate().find_map(|(count, seed)| {
+        let failure = try_run(seed, Limits { mutant, ..Limits::FULL }).err()?;
+        Some(Caught { seed, seeds: count as u64 + 1, failure })
+    })
+}
+
+/// Starts a core that takes one decision wrongly.
+pub(crate) fn start_shard(
+    config: ShardConfig,
+    start: ShardStart<'_>,
+    now: Now,
+    effects: &mut Vec<Effect>,
+    mutant: Mutant,
+) -> Result<Shard, StartError> {
+    Shard::with_mutant(config, start, now, effects, mutant)
+}

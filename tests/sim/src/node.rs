@@ -1,0 +1,403 @@
+//! Nodes: their processes, which start, stand still and end, and their disks, which outlive them.
+
+use std::collections::BTreeMap;
+
+use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, SegmentId, Ticket};
+use logic::limits::TICK_US;
+use logic::shard::{ChunkFileStart, Shard, ShardStart};
+use logic::store::layout::FILE_BYTES;
+use proto::ids::{Address, CoreId, NodeId};
+
+use crate::clock::Clock;
+use crate::disk::{CoreDisk, Facts, GroupDisk, Tear, empty_table};
+use crate::faults::Fault;
+use crate::mutants::start_shard;
+use crate::setup::{SEGMENT_BYTES, shard_config};
+use crate::world::{Event, World};
+
+const FS_FREE_BYTES: u64 = 16 << 30;
+/// A slow disk is slower by this.
+const SLOW_FACTOR: u64 = 100;
+
+/// A disk operation under way.
+#[derive(Debug)]
+pub(crate) enum Done {
+    ChunkWrite { ticket: Ticket, extent: Extent, facts: Facts },
+    Commit { ticket: Ticket, slots: Vec<(FileId, u32, Box<[u8; 512]>)>, files: Vec<FileId> },
+    ChunkRead { ticket: Ticket, extent: Extent },
+    File { file: FileId },
+    Flush { ticket: Ticket, writes: Vec<LogWrite> },
+    Segment { segment: SegmentId, header: Box<[u8; 512]> },
+    LogRead { ticket: Ticket, segment: SegmentId, offset: u32, length: u32 },
+    Vote { ticket: Ticket, sector: Box<[u8; 512]> },
+    Identity { ticket: Ticket, bytes: Vec<u8> },
+}
+
+impl Done {
+    fn is_sync(&self) -> bool {
+        matches!(self, Done::Commit { .. } | Done::Flush { .. } | Done::Vote { .. } | Done::Identity { .. })
+    }
+}
+
+/// A node: its disk outlives its process.
+pub(crate) struct Node {
+    pub cores: Vec<CoreDisk>,
+    pub group: GroupDisk,
+    pub process: Option<Vec<Core>>,
+    /// Counts the processes.
+    pub start: u64,
+    pub clock: Clock,
+    /// Stands still until then.
+    pub stopped_until_us: u64,
+    /// Entries on disk, by index with their terms.
+    pub durable: BTreeMap<u64, u64>,
+    /// Refuses to start until the others can heal it.
+    pub is_lost: bool,
+    has_rot: bool,   // in chunks or their index
+    is_mapped: bool, // its way of flushing
+    free_bytes: u64,
+    is_full: bool,
+    slow_until_us: u64,
+    fails_next_sync: bool,
+}
+
+/// A core's logic and the buffers it holds.
+pub(crate) struct Core {
+    pub shard: Shard,
+    /// With the number of holds of logic.
+    pub buffers: BTreeMap<BufId, (Facts, u32)>,
+}
+
+impl Node {
+    pub fn new(cores: u16, is_mapped: bool) -> Node {
+        Node {
+            cores: (0..cores).map(|_| CoreDisk::default()).collect(),
+            group: GroupDisk::default(),
+            process: None,
+            start: 0,
+            clock: Clock::new(0),
+            stopped_until_us: 0,
+            durable: BTreeMap::new(),
+            is_lost: false,
+            has_rot: false,
+            is_mapped,
+            free_bytes: FS_FREE_BYTES,
+            is_full: false,
+            slow_until_us: 0,
+            fails_next_sync: false,
+        }
+    }
+
+    /// Bytes free on its filesystem.
+    pub fn room(&self) -> u64 {
+        if self.is_full { 0 } else { self.free_bytes }
+    }
+
+    fn take_room(&mut self, bytes: u64) -> Result<(), DiskError> {
+        if self.room() < bytes {
+            return Err(DiskError::NoSpace);
+        }
+        self.free_bytes -= bytes;
+        Ok(())
+    }
+}
+
+impl World {
+    /// Whether the node's process runs.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.nodes[&node].process.is_some()
+    }
+
+    /// Nodes that refuse to start until the others can heal them.
+    pub fn lost(&self) -> usize {
+        self.nodes.values().filter(|node| node.is_lost).count()
+    }
+
+    /// Whether the node refuses to start until the others can heal it.
+    pub fn is_lost(&self, node: NodeId) -> bool {
+        self.nodes[&node].is_lost
+    }
+
+    pub(crate) fn up_cores(&self) -> impl Iterator<Item = &Core> {
+        self.nodes.values().filter_map(|node| node.process.as_ref()).flatten()
+    }
+
+    pub(crate) fn core(&mut self, at: Address) -> &mut Core {
+        let node = self.nodes.get_mut(&at.node).expect("a known node");
+        &mut node.process.as_mut().expect("the process runs")[usize::from(at.core.0)]
+    }
+
+    /// Everything below a node's log directory is gone.
+    pub fn lose_log(&mut self, id: NodeId) {
+        let group = &mut self.nodes.get_mut(&id).expect("a known node").group;
+        group.segments.clear();
+        group.rounds.clear();
+    }
+
+    /// Why a node would refuse to start, if it would.
+    pub fn refusal_of(&self, id: NodeId) -> Option<String> {
+        let group = &self.nodes[&id].group;
+        let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
+        let config = shard_config(Address { node: id, core: CoreId(0) }, self.plan.cores, &self.members, [0; 4]);
+        start_shard(config, start, Now::default(), &mut Vec::new(), self.plan.mutant).err().map(|error| error.text)
+    }
+
+    /// Starts the process of a node. `false` if it refuses because its log or vote is damaged: then the others would have
+    /// to heal it. Any other refusal panics.
+    pub fn start(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.process.is_none());
+        node.start += 1;
+        let start = node.start;
+        let mut process = Vec::new();
+        let mut effects = Vec::new();
+        let now = node.clock.now(self.now_us);
+        for core in 0..self.plan.cores {
+            let address = Address { node: id, core: CoreId(core) };
+            let entropy = [0; 4].map(|_: u64| self.random.draw());
+            let config = shard_config(address, self.plan.cores, &self.members, entropy);
+            let tables = &node.cores[usize::from(core)].tables;
+            let files = tables
+                .iter()
+                .map(|(&file, table)| ChunkFileStart { file, header: Box::new([0; 512]), table: table.clone() })
+                .collect();
+            let group = (core == 0).then(|| node.group.start());
+            let shard_start = ShardStart { files, free_bytes: node.room(), group };
+            let mut out = Vec::new();
+            match start_shard(config, shard_start, now, &mut out, self.plan.mutant) {
+                Ok(shard) => process.push(Core { shard, buffers: BTreeMap::new() }),
+                Err(error) if node.group.is_damaged || error.text.contains("may have lost entries") => {
+                    self.trace.add(self.now_us, || format!("{id} refuses to start: {}", error.text));
+                    node.is_lost = true;
+                    return false;
+                }
+                Err(error) => panic!("{id} does not start: {}", error.text),
+            }
+            effects.push((address, out));
+        }
+        node.durable = node.group.durable();
+        node.process = Some(process);
+        node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
+        self.trace.add(self.now_us, || format!("{id} starts"));
+        self.new_links(id);
+        self.start_effects(id, start, effects);
+        true
+    }
+
+    fn start_effects(&mut self, id: NodeId, start: u64, effects: Vec<(Address, Vec<Effect>)>) {
+        for (at, out) in effects {
+            self.carry_out(at, out);
+        }
+        self.after(TICK_US, Event::Tick { node: id, start });
+    }
+
+    /// Whether the node's log may be damaged: only as many may be at once as the others can do without.
+    pub fn may_damage(&self, id: NodeId) -> bool {
+        let is_marked = |node: &Node| node.is_lost || node.has_rot || node.group.is_damaged || node.is_torn();
+        let others = self.nodes.iter().filter(|(other, node)| **other != id && is_marked(node)).count();
+        others < (self.nodes.len() - 1) / 2
+    }
+
+    /// How a node may be damaged when it dies now.
+    fn tear(&self, id: NodeId, fault: Fault) -> Tear {
+        if !self.may_damage(id) {
+            return Tear::Whole;
+        }
+        let node = &self.nodes[&id];
+        match fault {
+            Fault::Power | Fault::PowerAll | Fault::FailedSync => Tear::Power,
+            _ if node.is_mapped => Tear::KilledMapped,
+            _ => Tear::KilledDirect,
+        }
+    }
+
+    /// The process ends, by that fault.
+    pub fn crash(&mut self, id: NodeId, fault: Fault) {
+        let tear = self.tear(id, fault);
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        if node.process.take().is_none() {
+            return;
+        }
+        self.trace.add(self.now_us, || format!("{id} ends: {} {tear:?}", fault.name()));
+        (node.stopped_until_us, node.fails_next_sync) = (0, false);
+        node.group.tear = tear;
+        for core in &mut node.cores {
+            core.crash(tear, &mut self.random);
+        }
+        // Disk operations under way end, or not, or in part.
+        let is_its = |event: &Event| matches!(event, Event::Done { at, .. } if at.node == id);
+        let under_way: Vec<(u64, u64)> =
+            self.events.iter().filter(|(_, event)| is_its(event)).map(|(&key, _)| key).collect();
+        for key in under_way {
+            let Some(Event::Done { at, done, .. }) = self.events.remove(&key) else { continue };
+            let core = &mut node.cores[usize::from(at.core.0)];
+            let happens = self.random.chance(50);
+            match done {
+                Done::ChunkWrite { extent, facts, .. } if happens => {
+                    core.write(extent, facts);
+                    core.crash(tear, &mut self.random);
+                }
+                Done::Commit { slots, files, .. } => {
+                    let kept: Vec<_> = slots.into_iter().filter(|_| self.random.chance(50)).collect();
+                    let files = if happens { files } else { Vec::new() };
+                    core.commit(&kept, &files);
+                }
+                Done::File { file } if happens => {
+                    core.tables.insert(file, empty_table());
+                }
+                Done::Flush { writes, .. } => node.group.tear(&writes, tear, &mut self.random),
+                Done::Vote { sector, .. } if happens => {
+                    let copies = node.group.vote.get_or_insert_with(|| [Box::new([0; 512]), Box::new([0; 512])]);
+                    copies[0] = sector;
+                }
+                Done::Identity { bytes, .. } if happens => node.group.identity = Some(bytes),
+                _ => {}
+            }
+        }
+        self.close_conns_of(id);
+    }
+
+    /// Garbage where it must not matter: on as many nodes as may have a bad disk. `true` if something was hit.
+    pub fn rot(&mut self, id: NodeId, fault: Fault) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        let random = &mut self.random;
+        match fault {
+            Fault::ChunkRot | Fault::IndexRot => {
+                let rot = if fault == Fault::ChunkRot { CoreDisk::rot_chunks } else { CoreDisk::rot_index };
+                let count: u64 = node.cores.iter_mut().map(|core| rot(core, random)).sum();
+                node.has_rot |= count > 0;
+                count > 0
+            }
+            Fault::VoteRot => node.group.rot_vote(random),
+            Fault::LogRot => {
+                let is_hit = node.group.rot_log(random);
+                node.group.is_damaged |= is_hit;
+                is_hit
+            }
+            other => unreachable!("{other:?} is no rot"),
+        }
+    }
+
+    /// The process stands still for that long.
+    pub fn stop(&mut self, id: NodeId, us: u64) {
+        let until_us = self.now_us + us;
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        node.stopped_until_us = node.stopped_until_us.max(until_us);
+    }
+
+    /// The disk is slow for that long.
+    pub fn slow(&mut self, id: NodeId, us: u64) {
+        self.nodes.get_mut(&id).expect("a known node").slow_until_us = self.now_us + us;
+    }
+
+    /// The next sync fails.
+    pub fn fail_sync(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).expect("a known node").fails_next_sync = true;
+    }
+
+    /// The filesystem is full, or not any more.
+    pub fn fill(&mut self, id: NodeId, is_full: bool) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        node.is_full = is_full;
+        if node.process.is_some() {
+            let start = node.start;
+            self.after(100, Event::Space { node: id, start });
+        }
+    }
+
+    /// The wall clock jumps.
+    pub fn jump(&mut self, id: NodeId, ms: i64) {
+        self.nodes.get_mut(&id).expect("a known node").clock.jump(ms);
+    }
+
+    /// The clock is too fast from now on.
+    pub fn skew(&mut self, id: NodeId, ppm: i64) {
+        self.nodes.get_mut(&id).expect("a known node").clock.skew(self.now_us, ppm);
+    }
+
+    /// Ends everything that lasts: clocks are right again, disks quick, processes run.
+    pub fn heal_nodes(&mut self) {
+        for id in self.nodes() {
+            self.skew(id, 0);
+            self.fill(id, false);
+            let node = self.nodes.get_mut(&id).expect("a known node");
+            (node.stopped_until_us, node.slow_until_us, node.fails_next_sync) = (0, 0, false);
+        }
+    }
+
+    pub(crate) fn begin(&mut self, at: Address, done: Done) {
+        let node = &self.nodes[&at.node];
+        let factor = if node.slow_until_us > self.now_us { SLOW_FACTOR } else { 1 };
+        let start = node.start;
+        let wait = self.random.within(50, 400) * factor;
+        self.after(wait, Event::Done { at, start, done });
+    }
+
+    pub(crate) fn finish(&mut self, at: Address, done: Done) {
+        let node = self.nodes.get_mut(&at.node).expect("a known node");
+        if node.fails_next_sync && done.is_sync() {
+            // Put back: it is under way as the process ends.
+            let start = node.start;
+            self.after(0, Event::Done { at, start, done });
+            self.counts.add(Fault::FailedSync);
+            return self.crash(at.node, Fault::FailedSync);
+        }
+        let core = &mut node.cores[usize::from(at.core.0)];
+        let input = match done {
+            Done::ChunkWrite { ticket, extent, facts } => {
+                core.write(extent, facts);
+                Input::ChunkWritten { ticket }
+            }
+            Done::Commit { ticket, slots, files } => {
+                core.commit(&slots, &files);
+                Input::StoreCommitted { ticket }
+            }
+            Done::ChunkRead { ticket, extent } => {
+                let facts = core.read(extent);
+                let result = facts.map(|facts| self.new_body(at, facts)).ok_or(DiskError::Unreadable);
+                Input::ChunkRead { ticket, result }
+            }
+            Done::File { file } => {
+                let result = node.take_room(FILE_BYTES);
+                if result.is_ok() {
+                    node.cores[usize::from(at.core.0)].tables.insert(file, empty_table());
+                }
+                Input::FileCreated { file, result }
+            }
+            Done::Flush { ticket, writes } => {
+                node.group.flush(&writes);
+                node.group.add_durable(&writes, &mut node.durable);
+                Input::LogFlushed { ticket }
+            }
+            Done::Segment { segment, header } => {
+                let result = node.take_room(u64::from(SEGMENT_BYTES));
+                if result.is_ok() {
+                    let mut bytes = vec![0; SEGMENT_BYTES as usize];
+                    bytes[..512].copy_from_slice(&header[..]);
+                    node.group.segments.insert(segment, bytes);
+                }
+                Input::SegmentPrepared { segment, result }
+            }
+            Done::LogRead { ticket, segment, offset, length } => {
+                let bytes = &node.group.segments[&segment][offset as usize..(offset + length) as usize];
+                Input::LogRead { ticket, result: Ok(bytes.to_vec()) }
+            }
+            Done::Vote { ticket, sector } => {
+                node.group.write_vote(sector);
+                Input::VoteWritten { ticket }
+            }
+            Done::Identity { ticket, bytes } => {
+                node.group.identity = Some(bytes);
+                Input::IdentityWritten { ticket }
+            }
+        };
+        self.input(at, input);
+    }
+}
+
+impl Node {
+    /// Ended in a way that may have left its last round in pieces, and has not started since.
+    fn is_torn(&self) -> bool {
+        self.process.is_none() && self.group.tear != Tear::Whole
+    }
+}
