@@ -109,6 +109,8 @@ pub enum PeerMessage {
         image: ImageId,
         /// Of the first byte.
         offset: u64,
+        /// Of the whole image, as in the `Upload`: bytes of others under the same id are not these.
+        checksum: u64,
         /// CRC-32 of the body.
         crc32: u32,
     },
@@ -120,6 +122,8 @@ pub enum PeerMessage {
         durable_end: u64,
         /// Of the answering store.
         incarnation: Incarnation,
+        /// Of the whole image of which it speaks, as in its `Upload`.
+        checksum: u64,
     },
     /// Holder or home: the bytes will not be stored.
     UploadRefused {
@@ -140,6 +144,8 @@ pub enum PeerMessage {
         index: LogIndex,
         /// Who has the bytes.
         holders: Vec<Holder>,
+        /// Of the whole image of which it speaks, as in its `Upload`.
+        checksum: u64,
     },
     /// Ingest to home, home to holder: the upload was refused elsewhere; drop it unless a record names it.
     UploadCancel {

@@ -236,7 +236,7 @@ impl Delivery {
         image: ImageId,
         offset: u64,
     ) {
-        if let Some(body) = home.chunks.cached(image, offset) {
+        if let Some(body) = home.cached(image, offset) {
             let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
             return cx.send_body(
                 Lane::Fetch,
@@ -341,7 +341,7 @@ impl Delivery {
             while session.sent_end < length {
                 let offset = session.sent_end;
                 let here = session.read.remove(&offset);
-                let cached = here.or_else(|| home.chunks.cached(image, offset));
+                let cached = here.or_else(|| home.cached(image, offset));
                 let expected = chunk_length(length, offset);
                 let Some(body) = cached.filter(|body| u64::from(body.length) == expected) else { break };
                 if session.sent_bytes + expected > session.credit {
@@ -385,7 +385,7 @@ impl Delivery {
             if part == 0 || session.sent_bytes + (offset - session.sent_end) + part > session.credit {
                 break;
             }
-            if session.read.contains_key(&offset) || home.chunks.cached(image, offset).is_some() {
+            if session.read.contains_key(&offset) || home.cached(image, offset).is_some() {
                 continue;
             }
             if session.reading.insert(offset) {

@@ -172,10 +172,18 @@ impl Home {
     }
 
     /// Bytes of an upload.
-    pub fn on_chunk(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, offset: u64, body: Body) {
+    pub fn on_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Address,
+        (image, checksum): (ImageId, u64),
+        offset: u64,
+        body: Body,
+    ) {
         let now_us = cx.now.mono_us;
         let Some(object) = self.objects.get_mut(&image) else { return cx.release(body.buf) };
-        let Some(upload) = object.upload.as_mut() else { return cx.release(body.buf) };
+        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
+        let Some(upload) = object.upload.as_mut().filter(is_its) else { return cx.release(body.buf) };
         let expected = chunk_length(upload.spec.fingerprint.length, upload.received_end);
         if offset != upload.received_end || u64::from(body.length) != expected || expected == 0 {
             cx.release(body.buf);
@@ -184,6 +192,7 @@ impl Home {
                     image,
                     durable_end: upload.durable_end,
                     incarnation: cx.view.incarnation,
+                    checksum,
                 };
                 cx.send(from, message);
             }
@@ -204,7 +213,7 @@ impl Home {
         let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
         for other in &mut upload.others {
             if other.sent_end == offset && other.has_window(bytes.length) {
-                other.send(cx, image, bytes);
+                other.send(cx, (image, checksum), bytes);
             }
         }
         self.chunks.write(cx, id, body);
@@ -261,11 +270,14 @@ impl Home {
         &mut self,
         cx: &mut Context<'_>,
         from: Address,
-        image: ImageId,
+        (image, checksum): (ImageId, u64),
         durable_end: u64,
         incarnation: Incarnation,
     ) {
-        let Some(upload) = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut()) else { return };
+        let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
+        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
+        // A holder of other bytes under this id is no holder of these.
+        let Some(upload) = upload.filter(is_its) else { return };
         let length = upload.spec.fingerprint.length;
         let Some(other) = upload.others.iter_mut().find(|other| other.address == from) else { return };
         other.heard_us = cx.now.mono_us;
@@ -306,9 +318,10 @@ impl Home {
     }
 
     /// The leader judged a notice.
-    pub fn on_notice_answer(&mut self, cx: &mut Context<'_>, image: ImageId, answer: LeaderAnswer) {
+    pub fn on_notice_answer(&mut self, cx: &mut Context<'_>, (image, checksum): (ImageId, u64), answer: LeaderAnswer) {
         let Some(object) = self.objects.get_mut(&image) else { return };
-        let Some(upload) = object.upload.as_mut() else { return };
+        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
+        let Some(upload) = object.upload.as_mut().filter(is_its) else { return };
         match answer {
             LeaderAnswer::Ready { ready } => {
                 let names: Vec<String> = ready.iter().map(|receiver| receiver.name.clone()).collect();
@@ -320,8 +333,13 @@ impl Home {
                     }
                 }
                 for &source in &upload.sources {
-                    let message =
-                        PeerMessage::UploadReady { image, receivers: names.clone(), index, holders: holders.clone() };
+                    let message = PeerMessage::UploadReady {
+                        image,
+                        receivers: names.clone(),
+                        index,
+                        holders: holders.clone(),
+                        checksum,
+                    };
                     cx.send(source, message);
                 }
                 let all = upload.spec.receivers.iter().all(|name| names.contains(name));
@@ -430,9 +448,17 @@ impl Home {
         self.refuse_for_space(cx, hopeless);
     }
 
-    /// The chunk of `image` at `offset` as it lies on disk, if it does.
+    /// The chunk of `image` at `offset` as it lies in memory, if a record claims the image here. Without one the bytes may
+    /// be others under the same id.
+    pub fn cached(&self, image: ImageId, offset: u64) -> Option<Body> {
+        let is_claimed = self.objects.get(&image).is_some_and(|object| !object.claims.is_empty());
+        if is_claimed { self.chunks.cached(image, offset) } else { None }
+    }
+
+    /// The chunk of `image` at `offset` as it lies on disk, if it does, and a record claims the image here.
     pub fn slot(&self, image: ImageId, offset: u64) -> Option<Slot> {
-        match self.objects.get(&image)?.chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize)? {
+        let object = self.objects.get(&image).filter(|object| !object.claims.is_empty())?;
+        match object.chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize)? {
             Chunk::Durable(slot) => Some(*slot),
             Chunk::InFlight { .. } => None,
         }
@@ -499,7 +525,7 @@ impl Home {
         let Some(object) = self.objects.get_mut(&image) else { return };
         let Some(upload) = object.upload.as_mut() else { return };
         for other in &mut upload.others {
-            feed(cx, &mut self.chunks, image, &object.chunks, other);
+            feed(cx, &mut self.chunks, (image, upload.spec.fingerprint.checksum), &object.chunks, other);
         }
         let fingerprint = upload.spec.fingerprint;
         if upload.durable_end < fingerprint.length {

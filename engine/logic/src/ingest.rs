@@ -109,7 +109,9 @@ impl Ingest {
             && u64::from(body.length) == chunk_length(passing.begin.fingerprint.length, head.offset)
         {
             passing.received_end += u64::from(body.length);
-            let message = PeerMessage::UploadChunk { image: head.image, offset: head.offset, crc32: body.crc32 };
+            let checksum = passing.begin.fingerprint.checksum;
+            let (image, offset, crc32) = (head.image, head.offset, body.crc32);
+            let message = PeerMessage::UploadChunk { image, offset, checksum, crc32 };
             let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
             for part in passing.parts.iter_mut().filter(|part| !part.ready) {
                 cx.send_body(Lane::Home, part.home, message.clone(), bytes);
@@ -119,8 +121,8 @@ impl Ingest {
     }
 
     /// A home says how much it has durably.
-    pub fn on_progress(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, durable_end: u64) {
-        let Some(passing) = self.uploads.get_mut(&image) else { return };
+    pub fn on_progress(&mut self, cx: &mut Context<'_>, from: Address, upload: (ImageId, u64), durable_end: u64) {
+        let Some(passing) = self.passing(upload) else { return };
         let length = passing.begin.fingerprint.length;
         let Some(part) = passing.parts.iter_mut().find(|part| part.home == from && !part.ready) else { return };
         part.heard_us = cx.now.mono_us;
@@ -142,19 +144,20 @@ impl Ingest {
     pub fn on_ready(
         &mut self,
         cx: &mut Context<'_>,
-        image: ImageId,
+        upload: (ImageId, u64),
         receivers: &[String],
         index: LogIndex,
         holders: &[Holder],
     ) {
-        let Some(passing) = self.uploads.get_mut(&image) else { return };
+        let Some(passing) = self.passing(upload) else { return };
         passing.note_ready(receivers, index, holders);
-        self.finish_if_ready(cx, image);
+        self.finish_if_ready(cx, upload.0);
     }
 
     /// The leader admits the image or not.
-    pub fn on_intent_answer(&mut self, cx: &mut Context<'_>, image: ImageId, answer: LeaderAnswer) {
-        let Some(passing) = self.uploads.get_mut(&image) else { return };
+    pub fn on_intent_answer(&mut self, cx: &mut Context<'_>, upload: (ImageId, u64), answer: LeaderAnswer) {
+        let image = upload.0;
+        let Some(passing) = self.passing(upload) else { return };
         match answer {
             LeaderAnswer::Admitted { ready } => {
                 for receiver in ready {
@@ -209,6 +212,11 @@ impl Ingest {
                 }
             }
         }
+    }
+
+    /// The image with that checksum on its way: what is said of other bytes under its id is not meant.
+    fn passing(&mut self, (image, checksum): (ImageId, u64)) -> Option<&mut Passing> {
+        self.uploads.get_mut(&image).filter(|passing| passing.begin.fingerprint.checksum == checksum)
     }
 
     fn finish_if_ready(&mut self, cx: &mut Context<'_>, image: ImageId) {
@@ -364,7 +372,13 @@ fn ask_leader(cx: &mut Context<'_>, begin: &Begin) {
         fingerprint: begin.fingerprint,
         receivers: begin.receivers.clone(),
     };
-    cx.requests.ask(cx.me, cx.now, Purpose::Intent { image: begin.image }, intent, cx.out);
+    cx.requests.ask(
+        cx.me,
+        cx.now,
+        Purpose::Intent { image: begin.image, checksum: begin.fingerprint.checksum },
+        intent,
+        cx.out,
+    );
 }
 
 fn check(cx: &Context<'_>, begin: &Begin) -> Option<(Refusal, String)> {

@@ -97,7 +97,7 @@ impl World {
     }
 
     fn progress(&mut self, node: u64, durable_end: u64) -> Vec<Effect> {
-        self.call(|ingest, cx| ingest.on_progress(cx, home(node), IMAGE, durable_end))
+        self.call(|ingest, cx| ingest.on_progress(cx, home(node), (IMAGE, 1), durable_end))
     }
 
     fn set_ring(&mut self, is_up: bool) {
@@ -144,7 +144,7 @@ fn sender_is_answered_when_the_last_silent_home_is_ready() {
     world.begin();
     world.progress(1, 0);
     let names = [world.names[1].clone()];
-    let effects = world.call(|ingest, cx| ingest.on_ready(cx, IMAGE, &names, LogIndex(9), &[]));
+    let effects = world.call(|ingest, cx| ingest.on_ready(cx, (IMAGE, 1), &names, LogIndex(9), &[]));
     assert!(is_answered(&effects, 0) && !is_accepted(&effects));
 }
 
@@ -160,11 +160,11 @@ fn image_without_any_home_is_not_accepted() {
     world.set_ring(false);
     let mut effects = world.call(|ingest, cx| ingest.on_tick(cx));
     let admitted = LeaderAnswer::Admitted { ready: Vec::new() };
-    effects.extend(world.call(|ingest, cx| ingest.on_intent_answer(cx, IMAGE, admitted)));
+    effects.extend(world.call(|ingest, cx| ingest.on_intent_answer(cx, (IMAGE, 1), admitted)));
     assert!(!is_accepted(&effects), "{effects:?}");
     world.set_ring(true);
     let names = world.names.clone();
-    let effects = world.call(|ingest, cx| ingest.on_ready(cx, IMAGE, &names, LogIndex(9), &[]));
+    let effects = world.call(|ingest, cx| ingest.on_ready(cx, (IMAGE, 1), &names, LogIndex(9), &[]));
     assert!(is_accepted(&effects), "its receivers were not forgotten");
 }
 

@@ -18,10 +18,10 @@ use crate::limits::{REQUEST_DEADLINE_US, REQUEST_RETRY_US, REQUESTS_MAX};
 pub(crate) enum Purpose {
     /// A client's own request: the answer is passed to it.
     Client { conn: ConnId, request: RequestId },
-    /// Admission of an upload (stage ingest).
-    Intent { image: ImageId },
-    /// Bytes are durable (stage home).
-    Notice { image: ImageId },
+    /// Admission of an upload with that checksum (stage ingest).
+    Intent { image: ImageId, checksum: u64 },
+    /// Its bytes are durable (stage home).
+    Notice { image: ImageId, checksum: u64 },
     /// Receivers have images (stage delivery).
     Ack,
     /// This node asks to be on the ring again.

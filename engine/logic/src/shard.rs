@@ -388,27 +388,27 @@ impl Stages {
                 let Some((purpose, asked)) = cx.requests.take(request) else { return };
                 match purpose {
                     Purpose::Client { conn, request } => clients.on_answer(cx, conn, request, body),
-                    Purpose::Intent { image } => ingest.on_intent_answer(cx, image, body),
-                    Purpose::Notice { image } => home.on_notice_answer(cx, image, body),
+                    Purpose::Intent { image, checksum } => ingest.on_intent_answer(cx, (image, checksum), body),
+                    Purpose::Notice { image, checksum } => home.on_notice_answer(cx, (image, checksum), body),
                     Purpose::Ack => delivery.on_ack_answer(cx, asked, body),
                     Purpose::Return => {}
                 }
             }
             PeerMessage::Upload(upload) => home.on_upload(cx, from, upload),
-            PeerMessage::UploadChunk { image, offset, .. } => {
+            PeerMessage::UploadChunk { image, offset, checksum, .. } => {
                 let body = body.expect("the shell gives a chunk its body");
-                home.on_chunk(cx, from, image, offset, body);
+                home.on_chunk(cx, from, (image, checksum), offset, body);
             }
-            PeerMessage::UploadProgress { image, durable_end, incarnation } => {
-                home.on_progress(cx, from, image, durable_end, incarnation);
-                ingest.on_progress(cx, from, image, durable_end);
+            PeerMessage::UploadProgress { image, durable_end, incarnation, checksum } => {
+                home.on_progress(cx, from, (image, checksum), durable_end, incarnation);
+                ingest.on_progress(cx, from, (image, checksum), durable_end);
             }
             PeerMessage::UploadRefused { image, refusal, text } => {
                 home.on_refused(cx, from, image, refusal);
                 ingest.on_refused(cx, from, image, refusal, text);
             }
-            PeerMessage::UploadReady { image, receivers, index, holders } => {
-                ingest.on_ready(cx, image, &receivers, index, &holders);
+            PeerMessage::UploadReady { image, receivers, index, holders, checksum } => {
+                ingest.on_ready(cx, (image, checksum), &receivers, index, &holders);
             }
             PeerMessage::UploadCancel { image } => home.on_cancel(cx, image),
             PeerMessage::Fetch { request, image, offset } => delivery.on_fetch(cx, home, from, request, image, offset),

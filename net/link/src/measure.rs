@@ -204,7 +204,7 @@ async fn send_bodies(address: SocketAddr, frames: u64) {
     buffer.as_bytes_mut()[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + CHUNK_BYTES_MAX].fill(0x5a);
     let image = ImageId { session: SessionId(1), sequence: Sequence(1) };
     let payload = &buffer.as_bytes()[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + CHUNK_BYTES_MAX];
-    let message = PeerMessage::UploadChunk { image, offset: 0, crc32: crc32(payload) };
+    let message = PeerMessage::UploadChunk { image, offset: 0, checksum: 0, crc32: crc32(payload) };
     let body = OutBody::new(Rc::new(buffer), CHUNK_BYTES_MAX as u32);
     for _ in 0..frames {
         let send = || match peers.send(RECEIVER, Lane::Home, &message, Some(body.clone())) {

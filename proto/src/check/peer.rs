@@ -51,17 +51,17 @@ impl PeerMessage {
             }
             PeerMessage::Answer { request: _, body } => body.check(),
             PeerMessage::Upload(upload) => upload.check(),
-            PeerMessage::UploadChunk { image: id, offset, crc32: _ }
+            PeerMessage::UploadChunk { image: id, offset, checksum: _, crc32: _ }
             | PeerMessage::Fetch { request: _, image: id, offset }
             | PeerMessage::Fetched { request: _, image: id, offset, crc32: _ } => {
                 image(*id)?;
                 chunk_offset(*offset)
             }
-            PeerMessage::UploadProgress { image: id, durable_end, incarnation: _ } => {
+            PeerMessage::UploadProgress { image: id, durable_end, incarnation: _, checksum: _ } => {
                 image(*id)?;
                 image_end("durable_end", *durable_end)
             }
-            PeerMessage::UploadReady { image: id, receivers, index: _, holders: all } => {
+            PeerMessage::UploadReady { image: id, receivers, index: _, holders: all, checksum: _ } => {
                 image(*id)?;
                 receiver_names(receivers)?;
                 holders(all, 0, HOLDERS_MAX)

@@ -67,15 +67,17 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             (Kind::PeerAnswer, wire::Answer::create(&mut encoder.builder, &args).as_union_value())
         }
         PeerMessage::Upload(upload) => put_upload(encoder, upload),
-        PeerMessage::UploadChunk { image, offset, crc32: _ } => {
-            let args = wire::UploadChunkArgs { image: Some(&(*image).into()), offset: *offset };
+        PeerMessage::UploadChunk { image, offset, checksum, crc32: _ } => {
+            let (offset, checksum) = (*offset, *checksum);
+            let args = wire::UploadChunkArgs { image: Some(&(*image).into()), offset, checksum };
             (Kind::PeerUploadChunk, wire::UploadChunk::create(b, &args).as_union_value())
         }
-        PeerMessage::UploadProgress { image, durable_end, incarnation } => {
+        PeerMessage::UploadProgress { image, durable_end, incarnation, checksum } => {
             let args = wire::UploadProgressArgs {
                 image: Some(&(*image).into()),
                 durable_end: *durable_end,
                 incarnation: incarnation.0,
+                checksum: *checksum,
             };
             (Kind::PeerUploadProgress, wire::UploadProgress::create(b, &args).as_union_value())
         }
@@ -84,10 +86,11 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             let args = wire::UploadRefusedArgs { image: Some(&(*image).into()), refusal: refusal.code(), text };
             (Kind::PeerUploadRefused, wire::UploadRefused::create(b, &args).as_union_value())
         }
-        PeerMessage::UploadReady { image, receivers, index, holders } => {
+        PeerMessage::UploadReady { image, receivers, index, holders, checksum } => {
             let receivers = Some(put_names(b, &mut encoder.offsets, receivers));
             let holders = Some(put_holders(b, holders));
-            let args = wire::UploadReadyArgs { image: Some(&(*image).into()), receivers, index: index.0, holders };
+            let (image, index, checksum) = (Some(&(*image).into()), index.0, *checksum);
+            let args = wire::UploadReadyArgs { image, receivers, index, holders, checksum };
             (Kind::PeerUploadReady, wire::UploadReady::create(b, &args).as_union_value())
         }
         PeerMessage::UploadCancel { image } => {
@@ -210,12 +213,13 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
         Kind::PeerUpload => PeerMessage::Upload(take_upload(root::<wire::Upload<'_>>(meta)?)),
         Kind::PeerUploadChunk => {
             let m = root::<wire::UploadChunk<'_>>(meta)?;
-            PeerMessage::UploadChunk { image: m.image().into(), offset: m.offset(), crc32: header.body_crc32() }
+            let (checksum, crc32) = (m.checksum(), header.body_crc32());
+            PeerMessage::UploadChunk { image: m.image().into(), offset: m.offset(), checksum, crc32 }
         }
         Kind::PeerUploadProgress => {
             let m = root::<wire::UploadProgress<'_>>(meta)?;
-            let incarnation = Incarnation(m.incarnation());
-            PeerMessage::UploadProgress { image: m.image().into(), durable_end: m.durable_end(), incarnation }
+            let (incarnation, checksum) = (Incarnation(m.incarnation()), m.checksum());
+            PeerMessage::UploadProgress { image: m.image().into(), durable_end: m.durable_end(), incarnation, checksum }
         }
         Kind::PeerUploadRefused => {
             let m = root::<wire::UploadRefused<'_>>(meta)?;
@@ -229,6 +233,7 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
                 receivers: take_names(m.receivers()),
                 index: LogIndex(m.index()),
                 holders: take_holders(m.holders()),
+                checksum: m.checksum(),
             }
         }
         Kind::PeerUploadCancel => {

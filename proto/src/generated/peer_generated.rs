@@ -4617,6 +4617,7 @@ impl<'a> ::flatbuffers::Follow<'a> for UploadChunk<'a> {
 impl<'a> UploadChunk<'a> {
   pub const VT_IMAGE: ::flatbuffers::VOffsetT = 4;
   pub const VT_OFFSET: ::flatbuffers::VOffsetT = 6;
+  pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4628,6 +4629,7 @@ impl<'a> UploadChunk<'a> {
     args: &'args UploadChunkArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadChunk<'bldr>> {
     let mut builder = UploadChunkBuilder::new(_fbb);
+    builder.add_checksum(args.checksum);
     builder.add_offset(args.offset);
     if let Some(x) = args.image { builder.add_image(x); }
     builder.finish()
@@ -4648,6 +4650,13 @@ impl<'a> UploadChunk<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(UploadChunk::VT_OFFSET, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn checksum(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadChunk::VT_CHECKSUM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadChunk<'_> {
@@ -4658,6 +4667,7 @@ impl ::flatbuffers::Verifiable for UploadChunk<'_> {
     v.visit_table(pos)?
      .visit_field::<super::ids::ImageId>("image", Self::VT_IMAGE, true)?
      .visit_field::<u64>("offset", Self::VT_OFFSET, false)?
+     .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
      .finish();
     Ok(())
   }
@@ -4665,6 +4675,7 @@ impl ::flatbuffers::Verifiable for UploadChunk<'_> {
 pub struct UploadChunkArgs<'a> {
     pub image: Option<&'a super::ids::ImageId>,
     pub offset: u64,
+    pub checksum: u64,
 }
 impl<'a> Default for UploadChunkArgs<'a> {
   #[inline]
@@ -4672,6 +4683,7 @@ impl<'a> Default for UploadChunkArgs<'a> {
     UploadChunkArgs {
       image: None, // required field
       offset: 0,
+      checksum: 0,
     }
   }
 }
@@ -4688,6 +4700,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadChunkBuilder<'a, 'b, A>
   #[inline]
   pub fn add_offset(&mut self, offset: u64) {
     self.fbb_.push_slot::<u64>(UploadChunk::VT_OFFSET, offset, 0);
+  }
+  #[inline]
+  pub fn add_checksum(&mut self, checksum: u64) {
+    self.fbb_.push_slot::<u64>(UploadChunk::VT_CHECKSUM, checksum, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadChunkBuilder<'a, 'b, A> {
@@ -4710,6 +4726,7 @@ impl ::core::fmt::Debug for UploadChunk<'_> {
     let mut ds = f.debug_struct("UploadChunk");
       ds.field("image", &self.image());
       ds.field("offset", &self.offset());
+      ds.field("checksum", &self.checksum());
       ds.finish()
   }
 }
@@ -4732,6 +4749,7 @@ impl<'a> UploadProgress<'a> {
   pub const VT_IMAGE: ::flatbuffers::VOffsetT = 4;
   pub const VT_DURABLE_END: ::flatbuffers::VOffsetT = 6;
   pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4743,6 +4761,7 @@ impl<'a> UploadProgress<'a> {
     args: &'args UploadProgressArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadProgress<'bldr>> {
     let mut builder = UploadProgressBuilder::new(_fbb);
+    builder.add_checksum(args.checksum);
     builder.add_durable_end(args.durable_end);
     builder.add_incarnation(args.incarnation);
     if let Some(x) = args.image { builder.add_image(x); }
@@ -4771,6 +4790,13 @@ impl<'a> UploadProgress<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(UploadProgress::VT_INCARNATION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn checksum(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadProgress::VT_CHECKSUM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadProgress<'_> {
@@ -4782,6 +4808,7 @@ impl ::flatbuffers::Verifiable for UploadProgress<'_> {
      .visit_field::<super::ids::ImageId>("image", Self::VT_IMAGE, true)?
      .visit_field::<u64>("durable_end", Self::VT_DURABLE_END, false)?
      .visit_field::<u32>("incarnation", Self::VT_INCARNATION, false)?
+     .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
      .finish();
     Ok(())
   }
@@ -4790,6 +4817,7 @@ pub struct UploadProgressArgs<'a> {
     pub image: Option<&'a super::ids::ImageId>,
     pub durable_end: u64,
     pub incarnation: u32,
+    pub checksum: u64,
 }
 impl<'a> Default for UploadProgressArgs<'a> {
   #[inline]
@@ -4798,6 +4826,7 @@ impl<'a> Default for UploadProgressArgs<'a> {
       image: None, // required field
       durable_end: 0,
       incarnation: 0,
+      checksum: 0,
     }
   }
 }
@@ -4818,6 +4847,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadProgressBuilder<'a, 'b,
   #[inline]
   pub fn add_incarnation(&mut self, incarnation: u32) {
     self.fbb_.push_slot::<u32>(UploadProgress::VT_INCARNATION, incarnation, 0);
+  }
+  #[inline]
+  pub fn add_checksum(&mut self, checksum: u64) {
+    self.fbb_.push_slot::<u64>(UploadProgress::VT_CHECKSUM, checksum, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadProgressBuilder<'a, 'b, A> {
@@ -4841,6 +4874,7 @@ impl ::core::fmt::Debug for UploadProgress<'_> {
       ds.field("image", &self.image());
       ds.field("durable_end", &self.durable_end());
       ds.field("incarnation", &self.incarnation());
+      ds.field("checksum", &self.checksum());
       ds.finish()
   }
 }
@@ -4996,6 +5030,7 @@ impl<'a> UploadReady<'a> {
   pub const VT_RECEIVERS: ::flatbuffers::VOffsetT = 6;
   pub const VT_INDEX: ::flatbuffers::VOffsetT = 8;
   pub const VT_HOLDERS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5007,6 +5042,7 @@ impl<'a> UploadReady<'a> {
     args: &'args UploadReadyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadReady<'bldr>> {
     let mut builder = UploadReadyBuilder::new(_fbb);
+    builder.add_checksum(args.checksum);
     builder.add_index(args.index);
     if let Some(x) = args.holders { builder.add_holders(x); }
     if let Some(x) = args.receivers { builder.add_receivers(x); }
@@ -5043,6 +5079,13 @@ impl<'a> UploadReady<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, super::ids::Holder>>>(UploadReady::VT_HOLDERS, None).unwrap()}
   }
+  #[inline]
+  pub fn checksum(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadReady::VT_CHECKSUM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadReady<'_> {
@@ -5055,6 +5098,7 @@ impl ::flatbuffers::Verifiable for UploadReady<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("receivers", Self::VT_RECEIVERS, true)?
      .visit_field::<u64>("index", Self::VT_INDEX, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, super::ids::Holder>>>("holders", Self::VT_HOLDERS, true)?
+     .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
      .finish();
     Ok(())
   }
@@ -5064,6 +5108,7 @@ pub struct UploadReadyArgs<'a> {
     pub receivers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub index: u64,
     pub holders: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, super::ids::Holder>>>,
+    pub checksum: u64,
 }
 impl<'a> Default for UploadReadyArgs<'a> {
   #[inline]
@@ -5073,6 +5118,7 @@ impl<'a> Default for UploadReadyArgs<'a> {
       receivers: None, // required field
       index: 0,
       holders: None, // required field
+      checksum: 0,
     }
   }
 }
@@ -5099,6 +5145,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadReadyBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UploadReady::VT_HOLDERS, holders);
   }
   #[inline]
+  pub fn add_checksum(&mut self, checksum: u64) {
+    self.fbb_.push_slot::<u64>(UploadReady::VT_CHECKSUM, checksum, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadReadyBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     UploadReadyBuilder {
@@ -5123,6 +5173,7 @@ impl ::core::fmt::Debug for UploadReady<'_> {
       ds.field("receivers", &self.receivers());
       ds.field("index", &self.index());
       ds.field("holders", &self.holders());
+      ds.field("checksum", &self.checksum());
       ds.finish()
   }
 }

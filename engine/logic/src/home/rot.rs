@@ -18,10 +18,13 @@ impl Home {
     pub fn on_feed_read(&mut self, cx: &mut Context<'_>, to: Address, image: ImageId, offset: u64, body: Option<Body>) {
         let is_readable = body.is_some();
         let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
+        let checksum = upload.as_ref().map_or(0, |upload| upload.spec.fingerprint.checksum);
         if let Some(other) = upload.and_then(|upload| upload.others.iter_mut().find(|other| other.address == to)) {
             other.reading = false;
             match body.as_ref().filter(|_| other.sent_end == offset) {
-                Some(body) => other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 }),
+                Some(body) => {
+                    other.send(cx, (image, checksum), BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 })
+                }
                 None => other.sent_us = cx.now.mono_us,
             }
         }

@@ -160,7 +160,7 @@ impl Uploading {
             receivers: self.spec.receivers.clone(),
             holders,
         };
-        let purpose = Purpose::Notice { image: self.spec.image };
+        let purpose = Purpose::Notice { image: self.spec.image, checksum: self.spec.fingerprint.checksum };
         cx.requests.ask(cx.me, cx.now, purpose, LeaderRequest::Notice(notice), cx.out);
     }
 }
@@ -170,8 +170,8 @@ impl Other {
         self.sent_end + u64::from(length) <= self.durable_end + HOLDER_WINDOW_BYTES
     }
 
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, image: ImageId, body: BodyRef) {
-        let message = PeerMessage::UploadChunk { image, offset: self.sent_end, crc32: body.crc32 };
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, (image, checksum): (ImageId, u64), body: BodyRef) {
+        let message = PeerMessage::UploadChunk { image, offset: self.sent_end, checksum, crc32: body.crc32 };
         self.sent_end += u64::from(body.length);
         self.sent_us = cx.now.mono_us;
         cx.send_body(Lane::Holder, self.address, message, body);
@@ -189,7 +189,14 @@ impl Chunk {
 }
 
 /// Sends a holder what it lacks, from memory or else from disk, within its window.
-pub(super) fn feed(cx: &mut Context<'_>, store: &mut Chunks, image: ImageId, chunks: &[Chunk], other: &mut Other) {
+pub(super) fn feed(
+    cx: &mut Context<'_>,
+    store: &mut Chunks,
+    upload: (ImageId, u64),
+    chunks: &[Chunk],
+    other: &mut Other,
+) {
+    let image = upload.0;
     while !other.reading {
         let offset = other.sent_end;
         let Some(chunk) = chunks.get((offset / CHUNK_BYTES_MAX as u64) as usize) else { return };
@@ -197,7 +204,7 @@ pub(super) fn feed(cx: &mut Context<'_>, store: &mut Chunks, image: ImageId, chu
             return;
         }
         if let Some(body) = store.cached(image, offset) {
-            other.send(cx, image, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
+            other.send(cx, upload, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
         } else if let Chunk::Durable(slot) = chunk {
             other.reading = true;
             store.read(cx, *slot, ReadPurpose::Feed { to: other.address, image, offset });
@@ -210,6 +217,7 @@ pub(super) fn feed(cx: &mut Context<'_>, store: &mut Chunks, image: ImageId, chu
 pub(super) fn report(cx: &mut Context<'_>, image: ImageId, upload: &Uploading) {
     for &source in &upload.sources {
         let (durable_end, incarnation) = (upload.durable_end, cx.view.incarnation);
-        cx.send(source, PeerMessage::UploadProgress { image, durable_end, incarnation });
+        let checksum = upload.spec.fingerprint.checksum;
+        cx.send(source, PeerMessage::UploadProgress { image, durable_end, incarnation, checksum });
     }
 }

@@ -31,7 +31,7 @@ fn note(request: u64) -> PeerMessage {
 }
 
 fn chunk(place: u64, bytes: &[u8]) -> PeerMessage {
-    PeerMessage::UploadChunk { image: image(), offset: place * CHUNK, crc32: crc32(bytes) }
+    PeerMessage::UploadChunk { image: image(), offset: place * CHUNK, checksum: 7, crc32: crc32(bytes) }
 }
 
 /// A node that takes links and keeps what comes.
