@@ -20,6 +20,7 @@ struct Image {
     submitted_us: u64,
     accepted_us: Option<u64>,
     refused: Option<Refusal>,
+    rival: Option<u64>, // the image whose id it has
 }
 
 /// See the top of this file.
@@ -42,7 +43,17 @@ impl Book {
     /// An image for it is submitted. Returns its content.
     pub fn submit(&mut self, want: usize, now_us: u64) -> u64 {
         let content = self.images.len() as u64;
-        self.images.insert(content, Image { want, submitted_us: now_us, accepted_us: None, refused: None });
+        self.images
+            .insert(content, Image { want, submitted_us: now_us, accepted_us: None, refused: None, rival: None });
+        content
+    }
+
+    /// Other bytes under the id of that image. At most one of both may be delivered. Returns their content.
+    pub fn rival(&mut self, of: u64, now_us: u64) -> u64 {
+        let content = self.images.len() as u64;
+        let want = self.images[&of].want;
+        let rival = Some(of);
+        self.images.insert(content, Image { want, submitted_us: now_us, accepted_us: None, refused: None, rival });
         content
     }
 
@@ -106,6 +117,8 @@ impl Book {
         for &content in &user.stored {
             assert!(seen.insert(content), "receiver {inbox} got image {content} twice");
             let image = self.images.get(&content).unwrap_or_else(|| panic!("image {content} was never sent"));
+            let has_rival = image.rival.is_some_and(|of| user.stored.contains(&of));
+            assert!(!has_rival, "receiver {inbox} got two images of one id: {content} and {:?}", image.rival);
             let want = &self.wants[image.want];
             assert!(want.receivers.contains(&inbox), "image {content} was not for receiver {inbox}");
             // Of a node without room a whole copy may be left that nobody could cancel.

@@ -4,6 +4,8 @@
 //! - What one node knows to be committed at an index, no node ever knows otherwise.
 //! - It was on the disks of a majority when the first node knew.
 //! - Nobody applies what was not committed.
+//! - No vote, and no acknowledgement of entries, leaves before what it promises is on disk.
+//! - Nobody gets a message that no correct peer sends.
 //! - Bounds hold.
 
 use std::collections::BTreeMap;
@@ -14,11 +16,16 @@ use logic::limits::{
     WAITING_CHUNKS_MAX,
 };
 use logic::shard::Shard;
+use logic::vote::Vote;
 use proto::ids::{LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
+use proto::peer::RaftMessage;
 
 use crate::setup::CACHE_BYTES;
 
+/// Numbers of raft's message types.
+const APPEND_RESPONSE: u8 = 4;
+const VOTE_RESPONSE: u8 = 6;
 /// Buffers that one core may hold: its cache and all that is under way.
 const BUFFERS_MAX: usize = 4096;
 
@@ -47,7 +54,9 @@ impl Checks {
     /// Looks at core 0 of a node. `durable`: each node's entries on disk, by index with their terms.
     pub fn after_step(&mut self, node: NodeId, process: u64, shard: &Shard, durable: &[&BTreeMap<u64, u64>]) {
         let Some(standing) = shard.standing() else { return };
-        self.made += 1;
+        self.made += 2;
+        let dropped = shard.dropped().unwrap_or_default();
+        assert!(dropped.invalid == 0, "{node} got a message that no correct peer sends");
         if standing.role == RoleKind::Leader {
             let leader = *self.leaders.entry(standing.term.0).or_insert(node);
             assert_eq!(leader, node, "two leaders of term {}", standing.term.0);
@@ -83,6 +92,25 @@ impl Checks {
             self.voters
         );
         self.chosen.push(found);
+    }
+
+    /// Looks at a message of the group as it leaves (Raft paper, figure 2: durable before it is answered). `vote`: as on the
+    /// disk of its node, if it can be read; `durable`: the entries there.
+    pub fn promise(&mut self, message: &RaftMessage, vote: Option<Vote>, durable: &BTreeMap<u64, u64>) {
+        if message.reject {
+            return;
+        }
+        self.made += 1;
+        if message.kind == VOTE_RESPONSE
+            && let Some(vote) = vote
+        {
+            let is_kept = vote.term > message.term || (vote.term, vote.voted) == (message.term, message.to);
+            assert!(is_kept, "{} votes for {} and has {vote:?} on disk", message.from, message.to);
+        }
+        if message.kind == APPEND_RESPONSE {
+            let last = durable.last_key_value().map_or(0, |(&index, _)| index);
+            assert!(last >= message.index.0, "{} has {last} entries and acknowledges {message:?}", message.from);
+        }
     }
 
     /// Looks at what a core keeps.

@@ -10,6 +10,7 @@ use logic::io::{Extent, FileId, LogFile, LogWrite, SegmentId};
 use logic::log::{EntryKind, ROUNDS_BYTES, Reader};
 use logic::shard::GroupStart;
 use logic::store::layout::TABLE_BYTES;
+use logic::vote::Vote;
 
 use crate::random::Random;
 
@@ -184,6 +185,12 @@ impl GroupDisk {
     pub fn write_vote(&mut self, sector: Box<[u8; 512]>) {
         self.vote = Some([sector.clone(), sector]);
         self.rotten_copy = None;
+    }
+
+    /// Term and vote as they can be read.
+    pub fn read_vote(&self) -> Option<Vote> {
+        let [one, other] = self.vote.as_ref()?;
+        Vote::choose([one, other]).ok().flatten()
     }
 
     /// Garbage in a sector that holds entries. Returns whether there was one.

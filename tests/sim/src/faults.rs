@@ -47,6 +47,9 @@ faults! {
     IndexRot "index-rot" "Garbage in the index of chunks.",
     ClockJump "clock-jump" "A wall clock jumps.",
     ClockSkew "clock-skew" "A clock is too fast or too slow.",
+    Emptied "emptied" "A node's log directory, or everything it had, is gone.",
+    ChangedFile "changed-file" "A sender's file changes after its checksum was taken.",
+    OtherBytes "other-bytes" "Somebody sends other bytes under an id that is in use.",
     Overload "overload" "Many images at once.",
     ClientBreak "client-break" "A client's connection breaks.",
     ClientGone "client-gone" "A client ends without a word; it, or its successor, comes back elsewhere.",
@@ -175,6 +178,8 @@ fn weight(fault: Fault) -> (u64, u64) {
         Fault::FailedSync | Fault::FullDisk | Fault::ChunkRot | Fault::IndexRot => (10, 1),
         Fault::PowerAll => (5, 1),
         Fault::VoteRot => (5, 1),
+        Fault::Emptied => (2, 1),
+        Fault::ChangedFile | Fault::OtherBytes => (15, 2),
         Fault::LogRot => (2, 1),
     }
 }

@@ -103,6 +103,10 @@ impl World {
     /// `Effect::Send` to another core.
     pub(crate) fn send(&mut self, from: Address, to: Address, lane: Lane, message: PeerMessage, body: Option<BodyRef>) {
         let facts = body.map(|body| self.facts(from, body.buf));
+        if let PeerMessage::Raft(message) = &message {
+            let node = &self.nodes[&from.node];
+            self.checks.promise(message, node.group.read_vote(), &node.durable);
+        }
         if !self.is_up(to.node) {
             return self.tell_unreachable(from.node, to.node);
         }

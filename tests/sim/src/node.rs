@@ -127,13 +127,6 @@ impl World {
         &mut node.process.as_mut().expect("the process runs")[usize::from(at.core.0)]
     }
 
-    /// Everything below a node's log directory is gone.
-    pub fn lose_log(&mut self, id: NodeId) {
-        let group = &mut self.nodes.get_mut(&id).expect("a known node").group;
-        group.segments.clear();
-        group.rounds.clear();
-    }
-
     /// Why a node would refuse to start, if it would.
     pub fn refusal_of(&self, id: NodeId) -> Option<String> {
         let group = &self.nodes[&id].group;
@@ -276,6 +269,20 @@ impl World {
             }
             other => unreachable!("{other:?} is no rot"),
         }
+    }
+
+    /// The node's log directory is gone, or everything it had; so is its process.
+    pub fn empty(&mut self, id: NodeId, is_all: bool) {
+        self.crash(id, Fault::Emptied);
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        if is_all {
+            node.group = GroupDisk::default();
+            node.cores.iter_mut().for_each(|core| *core = CoreDisk::default());
+        } else {
+            node.group.segments.clear();
+            node.group.rounds.clear();
+        }
+        node.group.is_damaged = true;
     }
 
     /// The process stands still for that long.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use client::session::Routing;
+use logic::io::ConnId;
 use proto::ids::NodeId;
 
 use crate::book::{Book, Want};
 use crate::faults::{Counts, Fault, Mask, Phase, Rates};
 use crate::mutants::Mutant;
 use crate::random::Random;
-use crate::user::{InboxUser, SenderUser, register};
+use crate::user::{InboxUser, SenderUser, impostor, register};
 use crate::world::{Plan, World};
 
 /// Simulated seconds within which a healed cluster must have delivered everything.
@@ -81,6 +82,7 @@ enum Ending {
     Clog(NodeId, NodeId),
     Full(NodeId),
     Skew(NodeId),
+    HangUp(ConnId),
 }
 
 impl Run {
@@ -196,6 +198,23 @@ impl Run {
                     return;
                 }
             }
+            Fault::Emptied => {
+                if !self.world.may_damage(node) || !self.world.is_up(node) {
+                    return;
+                }
+                let is_all = self.weather.chance(50);
+                self.world.empty(node, is_all);
+            }
+            Fault::ChangedFile => {
+                let sender = self.weather.within(0, self.senders.len() as u64) as usize;
+                self.senders[sender].changes_next = true;
+            }
+            Fault::OtherBytes => {
+                let sender = self.weather.within(0, self.senders.len() as u64) as usize;
+                if !self.send_other_bytes(sender) {
+                    return;
+                }
+            }
             Fault::ClockJump => {
                 let days = if self.weather.chance(10) { 20 } else { 0 };
                 let ms = (self.weather.within(0, 7_200_000 + days * 86_400_000)).cast_signed() - 3_600_000;
@@ -224,6 +243,15 @@ impl Run {
             }
         }
         self.world.counts.add(fault);
+    }
+
+    /// Somebody sends other bytes under the id of an image that is being sent. `false` if there is none.
+    fn send_other_bytes(&mut self, sender: usize) -> bool {
+        let Some((content, begin)) = self.senders[sender].newest_begin() else { return false };
+        let other = self.book.rival(content, self.world.now_us);
+        let conn = impostor(&mut self.world, begin, other);
+        self.endings.push((self.world.now_us + 4_000_000, Ending::HangUp(conn)));
+        true
     }
 
     /// Heals everything and waits until every image is accepted, delivered and acknowledged, and nothing is left over.
@@ -255,7 +283,7 @@ impl Run {
         self.world.rates = Rates::default();
         self.world.heal_network();
         self.world.heal_nodes();
-        self.endings.clear();
+        self.endings.retain(|(_, ending)| matches!(ending, Ending::HangUp(_)));
         let now_us = self.world.now_us;
         self.restarts.values_mut().for_each(|at_us| *at_us = now_us);
     }
@@ -332,6 +360,7 @@ impl Run {
                 Ending::Clog(from, to) => self.world.clog(from, to, 0),
                 Ending::Full(node) => self.world.fill(node, false),
                 Ending::Skew(node) => self.world.skew(node, 0),
+                Ending::HangUp(conn) => self.world.hang_up(conn),
             }
         }
     }

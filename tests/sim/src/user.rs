@@ -8,10 +8,10 @@ use client::session::{
     Action, BodyFacts, ConnectFailure, Key, LinkId, LinkInput, Routing, SessionFailure, SessionOptions, Welcome,
 };
 use logic::io::ConnId;
-use proto::client::{ChunkHead, ClientReply, ClientRequest, Target};
+use proto::client::{Begin, ChunkHead, ClientReply, ClientRequest, Target};
 use proto::error::Refusal;
 use proto::ids::{Address, ClusterId, CoreId, Fingerprint, InboxId, InboxSeq, NodeId};
-use proto::limits::{CHUNK_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
+use proto::limits::{CHUNK_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, UPLOAD_CREDIT_BYTES};
 use proto::ring::core_of;
 
 use crate::disk::Facts;
@@ -31,6 +31,10 @@ pub struct SenderUser {
     session: SenderSession,
     links: Links,
     images: BTreeMap<Key, u64>, // length; the key is the content
+    begun: BTreeMap<Key, Begin>,
+    changed: BTreeSet<Key>, // images whose file is not what its checksum says
+    /// The next image's file changes after its checksum was taken.
+    pub changes_next: bool,
     /// What became of images, not yet taken.
     pub outcomes: Vec<Outcome>,
 }
@@ -167,8 +171,17 @@ impl SenderUser {
     /// A sender that begins to connect.
     pub fn new(world: &mut World, name: &str, routing: Routing) -> SenderUser {
         let session = SenderSession::new(options(world, routing), name).expect("a valid name");
-        let (links, images, outcomes) = (Links::default(), BTreeMap::new(), Vec::new());
-        let mut user = SenderUser { name: name.to_owned(), routing, session, links, images, outcomes };
+        let mut user = SenderUser {
+            name: name.to_owned(),
+            routing,
+            session,
+            links: Links::default(),
+            images: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            changes_next: false,
+            outcomes: Vec::new(),
+        };
         user.step(world, SenderInput::Start);
         user
     }
@@ -177,9 +190,18 @@ impl SenderUser {
     pub fn submit(&mut self, world: &mut World, content: u64, receivers: &[String], length: u64) {
         let key = Key(content);
         self.images.insert(key, length);
+        if std::mem::take(&mut self.changes_next) {
+            self.changed.insert(key);
+        }
         let (fingerprint, name) = (fingerprint(content, length), format!("{content}.img"));
         let job = ImageJob { key, receivers: receivers.to_vec(), fingerprint, name };
         self.step(world, SenderInput::Submit(job));
+    }
+
+    /// The image begun last of those under way, with its content.
+    pub fn newest_begin(&self) -> Option<(u64, Begin)> {
+        let (key, begin) = self.begun.iter().rfind(|(key, _)| self.images.contains_key(key))?;
+        Some((key.0, begin.clone()))
     }
 
     /// Ends without a word; a successor begins, which knows nothing of what was under way.
@@ -216,13 +238,19 @@ impl SenderUser {
                 }
                 Action::Close { link } => self.links.close(world, link),
                 Action::Send { link, request } => {
+                    if let ClientRequest::Begin(begin) = &request
+                        && let Ok(content) = begin.name.trim_end_matches(".img").parse()
+                    {
+                        self.begun.insert(Key(content), begin.clone());
+                    }
                     if let Some(&conn) = self.links.by_link.get(&link) {
                         world.request(conn, request, None);
                     }
                 }
                 Action::Event(SenderEvent::SendChunk { link, key, image, offset, length }) => {
                     let Some(&conn) = self.links.by_link.get(&link) else { continue };
-                    let facts = chunk_facts(key.0, offset, length);
+                    let content = if self.changed.contains(&key) { key.0 | 1 << 40 } else { key.0 };
+                    let facts = chunk_facts(content, offset, length);
                     let chunk = ClientRequest::Chunk(ChunkHead { image, offset, crc32: facts.crc32 });
                     world.request(conn, chunk, Some(facts));
                 }
@@ -348,6 +376,30 @@ impl InboxUser {
             }
         }
     }
+}
+
+/// Sends an image under another one's id, without listening.
+pub fn impostor(world: &mut World, begin: Begin, content: u64) -> ConnId {
+    let nodes = world.nodes();
+    let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
+    let hello = ClientRequest::Hello {
+        version_min: PROTOCOL_VERSION_MIN,
+        version_max: PROTOCOL_VERSION_MAX,
+        cluster: ClusterId::UNKNOWN,
+        target: Target::Any,
+        credentials: Vec::new(),
+    };
+    let conn = world.connect(Address { node, core: CoreId(0) }, hello);
+    let length = begin.fingerprint.length;
+    let image = begin.image;
+    let (fingerprint, name) = (fingerprint(content, length), format!("{content}.img"));
+    world.request(conn, ClientRequest::Begin(Begin { fingerprint, name, ..begin }), None);
+    for offset in (0..length.min(UPLOAD_CREDIT_BYTES)).step_by(CHUNK_BYTES_MAX) {
+        let part = (length - offset).min(CHUNK_BYTES_MAX as u64) as u32;
+        let facts = chunk_facts(content, offset, part);
+        world.request(conn, ClientRequest::Chunk(ChunkHead { image, offset, crc32: facts.crc32 }), Some(facts));
+    }
+    conn
 }
 
 /// Registers a client by asking, again and again, whichever node answers.

@@ -51,8 +51,7 @@ fn a_member_without_its_log_refuses_to_start() {
     run.submit(3);
     run.settle();
     let node = run.world.nodes()[1];
-    run.world.crash(node, Fault::Kill);
-    run.world.lose_log(node);
+    run.world.empty(node, false);
     assert!(run.world.refusal_of(node).is_some_and(|text| text.contains("no log/rounds")));
 }
 
@@ -82,6 +81,16 @@ fn a_rotten_chunk_of_an_upload_is_sent_again() {
     with(70, &[Fault::ChunkRot, Fault::OneWay, Fault::Isolate, Fault::Stop, Fault::SlowDisk, Fault::LinkBreak], 5);
     for seed in 1..20 {
         with(seed, &[Fault::ChunkRot, Fault::SlowDisk, Fault::Stop], 6);
+    }
+}
+
+/// A holder of other bytes under the same id counted as a holder of the image, and its bytes went to the receiver.
+#[test]
+fn other_bytes_under_the_same_id_are_never_delivered() {
+    let faults = [Fault::OtherBytes, Fault::Loss, Fault::Kill, Fault::FullDisk, Fault::ClientBreak, Fault::LinkBreak];
+    for seed in [23, 31, 30, 41, 159] {
+        with(seed, &faults, 4);
+        with(seed, &faults[..3], 4);
     }
 }
 
