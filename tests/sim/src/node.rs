@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub shard: Shard,
     /// With the number of holds of logic.
     pub buffers: BTreeMap<BufId, (Facts, u32)>,
+    /// Its turn was put off.
+    pub is_turn_due: bool,
 }
 
 impl Node {
@@ -158,7 +160,7 @@ impl World {
             let shard_start = ShardStart { files, free_bytes: node.room(), group };
             let mut out = Vec::new();
             match start_shard(config, shard_start, now, &mut out, self.plan.mutant) {
-                Ok(shard) => process.push(Core { shard, buffers: BTreeMap::new() }),
+                Ok(shard) => process.push(Core { shard, buffers: BTreeMap::new(), is_turn_due: false }),
                 Err(error) if node.group.is_damaged || error.text.contains("may have lost entries") => {
                     self.trace.add(self.now_us, || format!("{id} refuses to start: {}", error.text));
                     node.is_lost = true;
@@ -168,7 +170,9 @@ impl World {
             }
             effects.push((address, out));
         }
-        node.durable = node.group.durable();
+        if !node.group.is_damaged {
+            node.durable = node.group.durable();
+        }
         node.process = Some(process);
         node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
         self.trace.add(self.now_us, || format!("{id} starts"));

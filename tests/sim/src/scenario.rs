@@ -398,7 +398,14 @@ impl Run {
 /// The size of a seed's cluster: three nodes, or five for every fourth seed; one to three cores.
 pub fn plan(seed: u64, limits: Limits) -> Plan {
     let nodes = if seed % 4 == 3 { 5 } else { 3 };
-    Plan { seed, nodes, cores: 1 + (seed / 4 % 3) as u16, mutant: limits.mutant, trace_lines: limits.trace_lines }
+    Plan {
+        seed,
+        nodes,
+        cores: 1 + (seed / 4 % 3) as u16,
+        is_busy: seed % 2 == 0,
+        mutant: limits.mutant,
+        trace_lines: limits.trace_lines,
+    }
 }
 
 /// Runs one seed whole. Panics at a violation; `shrink::try_run` catches that.

@@ -45,6 +45,10 @@ pub(crate) enum Event {
         node: NodeId,
         start: u64,
     },
+    Turn {
+        at: Address,
+        start: u64,
+    },
     Unreachable {
         at: Address,
         start: u64,
@@ -76,7 +80,9 @@ impl Event {
         match self {
             Event::Tick { node, start } | Event::Space { node, start } => Some((*node, *start)),
             Event::Input { to, start, .. } | Event::HungUp { to, start, .. } => Some((to.node, *start)),
-            Event::Done { at, start, .. } | Event::Unreachable { at, start, .. } => Some((at.node, *start)),
+            Event::Done { at, start, .. } | Event::Turn { at, start } | Event::Unreachable { at, start, .. } => {
+                Some((at.node, *start))
+            }
             Event::Pulse | Event::Reply { .. } | Event::Closed { .. } | Event::Request { .. } => None,
         }
     }
@@ -110,6 +116,8 @@ pub struct Plan {
     pub nodes: u64,
     /// Cores of each.
     pub cores: u16,
+    /// Whether cores often take several inputs before their turn.
+    pub is_busy: bool,
     /// A wrong decision planted into every node.
     pub mutant: Mutant,
     /// How many of the last things that happened are kept for people.
@@ -231,6 +239,11 @@ impl World {
                     self.input(Address { node, core: CoreId(core) }, Input::Space { free_bytes });
                 }
             }
+            Event::Turn { at, .. } => {
+                self.core(at).is_turn_due = false;
+                let effects = self.step(at, Input::Turn);
+                self.carry_out(at, effects);
+            }
             Event::Unreachable { at, node, .. } => self.input(at, Input::PeerUnreachable { node }),
             Event::HungUp { conn, to, .. } => self.input(to, Input::ClientClosed { conn }),
             Event::Reply { conn, reply, facts } => self.hear_reply(conn, *reply, facts),
@@ -273,6 +286,9 @@ impl World {
         loop {
             let Some((at, input)) = inputs.pop_front() else {
                 let Some(at) = touched.pop_first() else { break };
+                if self.puts_off_turn(at) {
+                    continue;
+                }
                 let effects = self.step(at, Input::Turn);
                 self.sort(at, effects, &mut inputs);
                 if !self.is_up(at.node) {
@@ -288,6 +304,19 @@ impl World {
             }
         }
         self.check(at.node);
+    }
+
+    /// A busy core takes further inputs before its turn.
+    fn puts_off_turn(&mut self, at: Address) -> bool {
+        if !self.plan.is_busy || !self.random.chance(40) {
+            return false;
+        }
+        if !self.core(at).is_turn_due {
+            self.core(at).is_turn_due = true;
+            let (wait, start) = (self.random.within(10, 300), self.nodes[&at.node].start);
+            self.after(wait, Event::Turn { at, start });
+        }
+        true
     }
 
     fn step(&mut self, at: Address, input: Input) -> Vec<Effect> {

@@ -6,7 +6,7 @@ use sim::scenario::{Limits, Run, plan, run};
 use sim::world::Plan;
 
 fn healthy(seed: u64, nodes: u64) -> Run {
-    Run::new(Plan { seed, nodes, cores: 2, mutant: Mutant::None, trace_lines: 0 })
+    Run::new(Plan { seed, nodes, cores: 2, is_busy: seed % 2 == 0, mutant: Mutant::None, trace_lines: 0 })
 }
 
 #[test]
