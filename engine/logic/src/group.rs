@@ -42,7 +42,7 @@ pub(crate) struct Group {
     view: Arc<View>, // as last told to the cores
     reports: BTreeMap<CoreId, CoreStatus>,
     status_asked: Vec<StatusAsked>,  // answered when every core has reported
-    heard_us: BTreeMap<NodeId, u64>, // when a node last sent anything to this core
+    heard_us: BTreeMap<NodeId, u64>, // when a node last sent anything but a greeting to this core
     awake_us: u64,                   // since when this core has been running without a gap
     tick_us: u64,                    // the last tick
     greeting_us: u64,                // when the next greeting, or request to return, is due
@@ -158,7 +158,8 @@ impl Group {
 
     /// A message of another node (or another core of this one) for the group.
     pub fn on_peer(&mut self, cx: &mut Context<'_>, from: Address, link: u64, message: PeerMessage) {
-        if from.node != cx.me.node {
+        // A greeting is no sign of life: a node that lost its directory greets for ever, and must not stay anybody's home.
+        if from.node != cx.me.node && !matches!(message, PeerMessage::Bootstrap(_)) {
             self.heard_us.insert(from.node, cx.now.mono_us);
         }
         match (&mut self.phase, message) {

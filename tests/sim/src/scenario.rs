@@ -402,7 +402,7 @@ pub fn plan(seed: u64, limits: Limits) -> Plan {
         seed,
         nodes,
         cores: 1 + (seed / 4 % 3) as u16,
-        is_busy: seed % 2 == 0,
+        is_busy: seed.is_multiple_of(2),
         mutant: limits.mutant,
         trace_lines: limits.trace_lines,
     }

@@ -6,7 +6,7 @@ use sim::scenario::{Limits, Run, plan, run};
 use sim::world::Plan;
 
 fn healthy(seed: u64, nodes: u64) -> Run {
-    Run::new(Plan { seed, nodes, cores: 2, is_busy: seed % 2 == 0, mutant: Mutant::None, trace_lines: 0 })
+    Run::new(Plan { seed, nodes, cores: 2, is_busy: seed.is_multiple_of(2), mutant: Mutant::None, trace_lines: 0 })
 }
 
 #[test]
@@ -91,6 +91,21 @@ fn other_bytes_under_the_same_id_are_never_delivered() {
     for seed in [23, 31, 30, 41, 159] {
         with(seed, &faults, 4);
         with(seed, &faults[..3], 4);
+    }
+}
+
+/// A node that lost everything greeted the others, which took that for life: it stayed home of its receivers for ever.
+#[test]
+fn a_node_that_lost_everything_is_passed_over() {
+    for seed in 1..=6 {
+        let mut run = healthy(seed, 3);
+        run.submit(10);
+        run.settle();
+        let node = run.world.nodes()[(seed % 3) as usize];
+        run.world.empty(node, true);
+        assert!(run.world.start(node), "at once, so that its silence is not noticed");
+        run.submit(10);
+        run.settle();
     }
 }
 
