@@ -267,7 +267,11 @@ impl SenderUser {
                     self.images.remove(&key);
                     self.outcomes.push(Outcome::Refused(key.0, refusal));
                 }
-                Action::Event(SenderEvent::GaveUp { key, .. }) => panic!("{key:?} was given up without a deadline"),
+                // Without a deadline only as its session ends.
+                Action::Event(SenderEvent::GaveUp { key, .. }) => {
+                    self.images.remove(&key);
+                    self.outcomes.push(Outcome::Unknown(key.0));
+                }
                 Action::Event(SenderEvent::Failed(SessionFailure::SessionUnknown { .. })) => is_over = true,
                 Action::Event(SenderEvent::Failed(failure)) => panic!("a sender's session failed: {failure:?}"),
                 Action::Event(_) => {}
