@@ -382,18 +382,21 @@ impl InboxUser {
     }
 }
 
-/// Sends an image under another one's id, without listening.
-pub fn impostor(world: &mut World, begin: Begin, content: u64) -> ConnId {
-    let nodes = world.nodes();
-    let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
-    let hello = ClientRequest::Hello {
+fn hello_to_any() -> ClientRequest {
+    ClientRequest::Hello {
         version_min: PROTOCOL_VERSION_MIN,
         version_max: PROTOCOL_VERSION_MAX,
         cluster: ClusterId::UNKNOWN,
         target: Target::Any,
         credentials: Vec::new(),
-    };
-    let conn = world.connect(Address { node, core: CoreId(0) }, hello);
+    }
+}
+
+/// Sends an image under another one's id, without listening.
+pub fn impostor(world: &mut World, begin: Begin, content: u64) -> ConnId {
+    let nodes = world.nodes();
+    let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
+    let conn = world.connect(Address { node, core: CoreId(0) }, hello_to_any());
     let length = begin.fingerprint.length;
     let image = begin.image;
     let (fingerprint, name) = (fingerprint(content, length), format!("{content}.img"));
@@ -411,14 +414,7 @@ pub fn register(world: &mut World, name: &str) -> InboxId {
     loop {
         let nodes = world.nodes();
         let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
-        let hello = ClientRequest::Hello {
-            version_min: PROTOCOL_VERSION_MIN,
-            version_max: PROTOCOL_VERSION_MAX,
-            cluster: ClusterId::UNKNOWN,
-            target: Target::Any,
-            credentials: Vec::new(),
-        };
-        let conn = world.connect(Address { node, core: CoreId(0) }, hello);
+        let conn = world.connect(Address { node, core: CoreId(0) }, hello_to_any());
         let request = proto::ids::RequestId(1);
         world.request(conn, ClientRequest::Register { request, name: name.to_owned() }, None);
         let deadline_us = world.now_us + 3_000_000;
