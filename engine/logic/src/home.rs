@@ -603,6 +603,7 @@ impl Home {
             full: Vec::new(),
             others: Vec::new(),
             notice: NoticeState::Idle,
+            is_told: false,
             complete_us: has_all.then_some(cx.now.mono_us),
         });
         self.uploads += 1;

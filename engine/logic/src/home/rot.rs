@@ -1,6 +1,6 @@
 //! What a home does when bytes of an upload cannot be read back for a further holder.
 //!
-//! Until a record names this core as holder nobody relies on them, and the sender still has them: they are forgotten, and
+//! Until the leader is told of them nobody relies on them, and the sender still has them: they are forgotten, and
 //! the sender goes back to the rotten chunk.
 
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
@@ -8,7 +8,7 @@ use proto::ids::{Address, ImageId};
 use proto::limits::CHUNK_BYTES_MAX;
 
 use super::Home;
-use super::upload::{Chunk, NoticeState, report};
+use super::upload::{Chunk, report};
 use crate::context::Context;
 use crate::io::{Body, BodyRef};
 use crate::store::slot::blocks_for;
@@ -43,8 +43,8 @@ impl Home {
     fn forget_from(&mut self, cx: &mut Context<'_>, image: ImageId, offset: u64) {
         let Some(object) = self.objects.get_mut(&image) else { return };
         let Some(upload) = object.upload.as_mut() else { return };
-        let is_told = matches!(upload.notice, NoticeState::Asked | NoticeState::Ready);
-        if !object.claims.is_empty() || is_told || upload.durable_end <= offset {
+        // Whatever the leader answered: it gathers holders, and a later record may name this one.
+        if !object.claims.is_empty() || upload.is_told || upload.durable_end <= offset {
             return;
         }
         tracing::warn!(%image, offset, "a chunk of an upload cannot be read back: its sender is asked to send it again");

@@ -34,6 +34,7 @@ pub(super) struct Uploading {
     pub(super) full: Vec<NodeId>,    // nodes that had no room for it
     pub(super) others: Vec<Other>,   // as home: the further holders
     pub(super) notice: NoticeState,
+    pub(super) is_told: bool, // the leader was told of these bytes, and may name this core as holder at any time
     pub(super) complete_us: Option<u64>, // since when all bytes are durable and have the right checksum
 }
 
@@ -151,7 +152,7 @@ impl Uploading {
         if !self.is_home && cx.now.mono_us < complete_us + ORPHAN_US {
             return;
         }
-        self.notice = NoticeState::Asked;
+        (self.notice, self.is_told) = (NoticeState::Asked, true);
         let notice = Notice {
             image: self.spec.image,
             low_water: self.spec.low_water,
