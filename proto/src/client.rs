@@ -112,7 +112,8 @@ pub enum ClientRequest {
 pub struct Begin {
     /// The cluster in which the session was opened.
     pub cluster: ClusterId,
-    /// Which image. A retry says the same again.
+    /// Which image. A retry says the same again: an id stands for one content. Of different ones under one id at most one is
+    /// ever accepted; if as many nodes have the one as have the other it may stay undecided until the session ends.
     pub image: ImageId,
     /// Sequences below this are finished for the sender and will not be retried.
     pub low_water: Sequence,

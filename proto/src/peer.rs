@@ -124,11 +124,16 @@ pub enum PeerMessage {
         incarnation: Incarnation,
         /// Of the whole image of which it speaks, as in its `Upload`.
         checksum: u64,
+        /// For whom the answering store keeps the bytes at the asker's word: CRC-64 of the names in the asker's last
+        /// `Upload`, each ended by a zero byte.
+        receivers: u64,
     },
     /// Holder or home: the bytes will not be stored.
     UploadRefused {
         /// Which image.
         image: ImageId,
+        /// Of the whole image of which it speaks, as in its `Upload`.
+        checksum: u64,
         /// Why.
         refusal: Refusal,
         /// For people.
@@ -151,6 +156,8 @@ pub enum PeerMessage {
     UploadCancel {
         /// Which image.
         image: ImageId,
+        /// Of the whole image of which it speaks, as in its `Upload`.
+        checksum: u64,
     },
     /// Home to holder: send a chunk of a complete image.
     Fetch {

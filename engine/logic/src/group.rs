@@ -139,8 +139,8 @@ impl Group {
         self.running().map(|running| running.manager.state())
     }
 
-    /// Term and CRC-32 of the payload of an entry that is in memory.
-    pub fn entry(&self, index: LogIndex) -> Option<(Term, u32)> {
+    /// Term and payload of an entry that is in memory.
+    pub fn entry(&self, index: LogIndex) -> Option<(Term, &[u8])> {
         self.running()?.manager.entry(index)
     }
 
@@ -342,9 +342,9 @@ impl Group {
             return;
         };
         out.push(Effect::ClusterKnown { cluster: membership.cluster, incarnation: membership.incarnation });
-        for (index, image, holders) in running.state.live_records() {
+        for (index, image, fingerprint, holders) in running.state.live_records() {
             for core in cores_here(holders, self.config.address.node, membership.incarnation) {
-                let note = CoreNote::Claim { image, index, receivers: Vec::new() };
+                let note = CoreNote::Claim { image, index, fingerprint, receivers: Vec::new() };
                 out.push(Effect::Tell { core, note });
             }
         }

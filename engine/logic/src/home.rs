@@ -14,6 +14,8 @@
 //! The homes feed all further holders themselves (a star, not a chain): with the default of two copies it is the same, and
 //! one slow holder does not hide behind another.
 
+mod claim;
+mod refusal;
 mod rot;
 mod upload;
 
@@ -25,13 +27,15 @@ use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::error::Refusal;
 use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
-use proto::peer::{Lane, LeaderAnswer, PeerMessage, Upload};
+use proto::peer::{LeaderAnswer, PeerMessage, Upload};
 
-use self::upload::{Chunk, NoticeState, Other, Uploading, feed, report};
+use self::claim::sum_of;
+use self::refusal::{refuse, upload_of};
+use self::upload::{Chunk, NoticeState, Other, Source, Uploading, feed, names_sum, report, report_to};
 use crate::context::Context;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
-use crate::limits::{HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
+use crate::limits::{FOUND_IDLE_US, HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
 use crate::mutant::Mutant;
 use crate::store::chunks::{ChunkId, Chunks};
 use crate::store::slot::{Slot, blocks_for};
@@ -53,10 +57,19 @@ pub(crate) struct Home {
 struct Object {
     life: u64,
     chunks: Vec<Chunk>,    // by number, without gap
-    before: Vec<Slot>,     // found at start, of no claim, kept until the upload that replaces them is claimed
+    before: Vec<Slot>, // found at start, of no claim, kept until the same bytes are whole again or a record claims them
     claims: Vec<LogIndex>, // records that name this core as holder
+    is_found: bool,    // bytes of a former life of this process: homes may rely on them of which this one does not know
     upload: Option<Uploading>,
     touched_us: u64,
+}
+
+/// What a store says of an upload (`PeerMessage::UploadProgress`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    pub durable_end: u64,
+    pub incarnation: Incarnation,
+    pub receivers: u64,
 }
 
 /// The uploads only: the rest is many.
@@ -95,7 +108,7 @@ impl Home {
             home.chunks.free(older.extent);
         }
         for (image, slots) in by_image {
-            let mut object = home.new_object(now_us);
+            let mut object = Object { is_found: true, ..home.new_object(now_us) };
             for (number, slot) in slots {
                 if number as usize == object.chunks.len() {
                     home.image_bytes += u64::from(slot.length);
@@ -117,11 +130,11 @@ impl Home {
         if cx.view.ring.members().is_empty() {
             // Who this node is in the cluster is not known to this core yet: what it holds could not be named.
             let text = "the node has just started; try again".to_owned();
-            return refuse(cx, from, image, Refusal::NotReady, text);
+            return refuse(cx, from, upload_of(&spec), Refusal::NotReady, text);
         }
         if is_home && !cx.view.contact {
             let text = "the home has no leader: fewer than a majority of the voters can be reached".to_owned();
-            return refuse(cx, from, image, Refusal::NoLeader, text);
+            return refuse(cx, from, upload_of(&spec), Refusal::NoLeader, text);
         }
         let other = self.objects.get(&image).and_then(|object| object.upload.as_ref());
         if let Some(other) = other.filter(|other| other.spec.fingerprint != spec.fingerprint)
@@ -131,7 +144,7 @@ impl Home {
             // are before the leader.
             if other.complete_us.is_some() {
                 let text = format!("other bytes are being judged under the id {image}; try again");
-                return refuse(cx, from, image, Refusal::Busy, text);
+                return refuse(cx, from, upload_of(&spec), Refusal::Busy, text);
             }
             let text = format!("image {image} was begun again with other bytes");
             self.give_up(cx, image, Refusal::DifferentBytes, &text);
@@ -139,7 +152,7 @@ impl Home {
         if self.objects.get(&image).is_none_or(|object| object.upload.is_none())
             && let Err((refusal, text)) = self.begin(cx, &spec, is_home)
         {
-            return refuse(cx, from, image, refusal, text);
+            return refuse(cx, from, upload_of(&spec), refusal, text);
         }
         let object = self.objects.get_mut(&image).expect("begun above");
         if is_home {
@@ -147,19 +160,8 @@ impl Home {
             object.touched_us = cx.now.mono_us;
         }
         let upload = object.upload.as_mut().expect("begun above");
-        if !upload.sources.contains(&from) {
-            upload.sources.push(from);
-        }
-        for name in &spec.receivers {
-            if !upload.spec.receivers.contains(name) {
-                upload.spec.receivers.push(name.clone());
-                upload.unready.push(name.clone());
-                if upload.notice == NoticeState::Ready {
-                    upload.notice = NoticeState::Idle;
-                }
-            }
-        }
-        upload.is_home |= is_home;
+        let source = Source { address: from, is_ingest: is_home, receivers: names_sum(&spec.receivers) };
+        upload.add_receivers(cx, source, &spec.receivers);
         if is_home {
             for &address in spec.chain.iter().skip(1) {
                 if upload.others.len() + 1 < usize::from(cx.view.copies) && !upload.has_other(address.node) {
@@ -182,19 +184,14 @@ impl Home {
     ) {
         let now_us = cx.now.mono_us;
         let Some(object) = self.objects.get_mut(&image) else { return cx.release(body.buf) };
-        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
-        let Some(upload) = object.upload.as_mut().filter(is_its) else { return cx.release(body.buf) };
+        let Some(upload) = object.upload.as_mut().filter(|upload| upload.is_of(checksum)) else {
+            return cx.release(body.buf);
+        };
         let expected = chunk_length(upload.spec.fingerprint.length, upload.received_end);
         if offset != upload.received_end || u64::from(body.length) != expected || expected == 0 {
             cx.release(body.buf);
             if offset < upload.durable_end {
-                let message = PeerMessage::UploadProgress {
-                    image,
-                    durable_end: upload.durable_end,
-                    incarnation: cx.view.incarnation,
-                    checksum,
-                };
-                cx.send(from, message);
+                report_to(cx, image, upload, |source| source.address == from);
             }
             return;
         }
@@ -271,18 +268,21 @@ impl Home {
         cx: &mut Context<'_>,
         from: Address,
         (image, checksum): (ImageId, u64),
-        durable_end: u64,
-        incarnation: Incarnation,
+        progress: Progress,
     ) {
+        let Progress { durable_end, incarnation, receivers } = progress;
         let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
-        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
         // A holder of other bytes under this id is no holder of these.
-        let Some(upload) = upload.filter(is_its) else { return };
-        let length = upload.spec.fingerprint.length;
+        let Some(upload) = upload.filter(|upload| upload.is_of(checksum)) else { return };
+        let (length, sum) = (upload.spec.fingerprint.length, names_sum(upload.names()));
         let Some(other) = upload.others.iter_mut().find(|other| other.address == from) else { return };
         other.heard_us = cx.now.mono_us;
+        if receivers != sum {
+            return; // Said of fewer receivers, or to this core as ingest.
+        }
         other.incarnation = incarnation;
-        if std::mem::take(&mut other.asked) && durable_end < other.durable_end {
+        let is_first = std::mem::replace(&mut other.receivers, sum) != sum;
+        if (std::mem::take(&mut other.asked) || is_first) && durable_end < other.durable_end {
             // It began anew, without what it had.
             (other.durable_end, other.sent_end) = (durable_end, durable_end);
         }
@@ -291,37 +291,10 @@ impl Home {
         self.advance(cx, image);
     }
 
-    /// A further holder will not store the bytes: another one is tried.
-    pub fn on_refused(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, refusal: Refusal) {
-        let Some(upload) = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut()) else { return };
-        if upload.others.iter().any(|other| other.address == from) {
-            tracing::debug!(%image, %from, ?refusal, "a holder refused");
-            if refusal == Refusal::NoSpace {
-                upload.full.push(from.node);
-            }
-            if !upload.replace(cx, from.node) && refusal == Refusal::NoSpace {
-                let text = format!("no node has room for a further copy of image {image}; free space or add disks");
-                return self.give_up(cx, image, refusal, &text);
-            }
-            self.advance(cx, image);
-        }
-    }
-
-    /// The upload was refused elsewhere.
-    pub fn on_cancel(&mut self, cx: &mut Context<'_>, image: ImageId) {
-        let Some(object) = self.objects.get(&image) else { return };
-        let undecided = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
-        if object.claims.is_empty() && object.before.is_empty() && undecided {
-            self.cancel_others(cx, image);
-            self.drop_object(cx, image);
-        }
-    }
-
     /// The leader judged a notice.
     pub fn on_notice_answer(&mut self, cx: &mut Context<'_>, (image, checksum): (ImageId, u64), answer: LeaderAnswer) {
         let Some(object) = self.objects.get_mut(&image) else { return };
-        let is_its = |upload: &&mut Uploading| upload.spec.fingerprint.checksum == checksum;
-        let Some(upload) = object.upload.as_mut().filter(is_its) else { return };
+        let Some(upload) = object.upload.as_mut().filter(|upload| upload.is_of(checksum)) else { return };
         match answer {
             LeaderAnswer::Ready { ready } => {
                 let names: Vec<String> = ready.iter().map(|receiver| receiver.name.clone()).collect();
@@ -332,7 +305,7 @@ impl Home {
                         holders.push(*holder);
                     }
                 }
-                for &source in &upload.sources {
+                for source in upload.sources.iter().filter(|source| source.is_ingest) {
                     let message = PeerMessage::UploadReady {
                         image,
                         receivers: names.clone(),
@@ -340,14 +313,14 @@ impl Home {
                         holders: holders.clone(),
                         checksum,
                     };
-                    cx.send(source, message);
+                    cx.send(source.address, message);
                 }
-                let all = upload.spec.receivers.iter().all(|name| names.contains(name));
+                let all = upload.names().iter().all(|name| names.contains(name));
                 upload.notice = if all { NoticeState::Ready } else { NoticeState::Idle };
                 if !all {
                     return self.advance(cx, image);
                 }
-                upload.sources.clear();
+                upload.sources.retain(|source| !source.is_ingest);
                 // Of a record that names this core the claim is there or comes; the others do not concern its bytes.
                 let claimed = &upload.claimed;
                 let claim_comes = |name: &String| {
@@ -357,7 +330,7 @@ impl Home {
                             && !claimed.contains(&receiver.index)
                     })
                 };
-                upload.unready.retain(claim_comes);
+                upload.unready.retain(|name| !names.contains(name) || claim_comes(name));
                 self.try_settle(cx, image);
             }
             LeaderAnswer::TooFewHolders => {
@@ -372,40 +345,15 @@ impl Home {
         }
     }
 
-    /// A record names this core as holder.
-    ///
-    /// `receivers` are those for whom the record made it ready.
-    pub fn on_claim(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex, receivers: &[Arc<str>]) {
-        let Some(object) = self.objects.get_mut(&image) else {
-            tracing::warn!(%image, %index, "a record names this core as holder of bytes that are not here");
-            return;
-        };
-        if object.claims.contains(&index) {
-            return;
-        }
-        object.claims.push(index);
-        if let Some(upload) = &mut object.upload {
-            upload.claimed.push(index);
-            upload.unready.retain(|name| !receivers.iter().any(|other| **other == **name));
-        }
-        let waits = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_none());
-        if waits && !object.before.is_empty() {
-            // The record speaks of the bytes found at start; those being received again are not needed.
-            self.restore(cx, image);
-        } else {
-            self.try_settle(cx, image);
-        }
-    }
-
     /// All receivers of a record acknowledged.
     pub fn on_free(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
         let Some(object) = self.objects.get_mut(&image) else { return };
         object.claims.retain(|&claim| claim != index);
         if object.upload.is_some() {
             self.try_settle(cx, image);
-        } else if object.claims.is_empty() {
+        } else if object.claims.is_empty() && !object.is_found {
             self.drop_object(cx, image);
-        }
+        } // Found bytes: a home may have been told of them for further receivers. They go when the image is finished.
     }
 
     /// All claims of the records applied at start were told. Returns the images that no record claimed.
@@ -479,7 +427,7 @@ impl Home {
         self.for_uploads(cx, |cx, upload| {
             let is_lost = |other: &Other| {
                 !view.ring.member(other.address.node).is_some_and(|member| member.up)
-                    || (other.durable_end < upload.spec.fingerprint.length && now_us >= other.heard_us + STALL_US)
+                    || (!upload.has_whole(other) && now_us >= other.heard_us + STALL_US)
             };
             let lost: Vec<NodeId> =
                 upload.others.iter().filter(|other| is_lost(other)).map(|other| other.address.node).collect();
@@ -490,6 +438,7 @@ impl Home {
                 // There were too few nodes when it began.
                 upload.recruit(cx);
             }
+            upload.look_after(cx);
             upload.resend(cx);
             if let NoticeState::Again { at_us } = upload.notice
                 && now_us >= at_us
@@ -507,7 +456,10 @@ impl Home {
         let idle: Vec<ImageId> = self
             .objects
             .iter()
-            .filter(|(_, object)| object.claims.is_empty() && now_us >= object.touched_us.max(alone_us) + idle_us)
+            .filter(|(_, object)| {
+                let idle_us = if object.is_found { idle_us.max(FOUND_IDLE_US) } else { idle_us };
+                object.claims.is_empty() && now_us >= object.touched_us.max(alone_us) + idle_us
+            })
             .filter(|(_, object)| {
                 let is_copy = object.upload.as_ref().is_some_and(|upload| upload.complete_us.is_some());
                 !is_copy || cx.mutant.is(Mutant::DropIdleCopy)
@@ -541,9 +493,11 @@ impl Home {
                 return self.give_up(cx, image, Refusal::DifferentBytes, &text);
             }
             upload.complete_us = Some(cx.now.mono_us);
-            for slot in std::mem::take(&mut object.before) {
-                self.chunks.free(slot.extent);
-            }
+            if sum_of(object.before.iter().copied()) == fingerprint {
+                for slot in std::mem::take(&mut object.before) {
+                    self.chunks.free(slot.extent);
+                }
+            } // Else a record may speak of what was found, and not of these.
         }
         upload.try_notice(cx);
     }
@@ -571,13 +525,11 @@ impl Home {
         let object = self.objects.get_mut(&image).expect("inserted above");
         let mut have = 0;
         if has_all {
-            // Whether the checksum is right, too, the leader judges by the record.
-            let length = object.chunks.iter().map(|chunk| u64::from(chunk.length())).sum();
-            if length != spec.fingerprint.length {
+            if object.fingerprint() != spec.fingerprint {
                 let text = format!("image {image} is known with other bytes; use a new image id");
                 return Err((Refusal::DifferentBytes, text));
             }
-            have = length;
+            have = spec.fingerprint.length;
         } else {
             // Found at start and of no record: not known to be whole. It comes again, and is kept until then.
             self.next_life += 1;
@@ -592,6 +544,7 @@ impl Home {
         self.chunks.space.promise(blocks);
         object.upload = Some(Uploading {
             spec: spec.clone(),
+            own: if is_home { spec.receivers.clone() } else { Vec::new() },
             unready: spec.receivers.clone(),
             claimed: object.claims.clone(),
             is_home,
@@ -604,6 +557,7 @@ impl Home {
             others: Vec::new(),
             notice: NoticeState::Idle,
             is_told: false,
+            is_orphan: false,
             complete_us: has_all.then_some(cx.now.mono_us),
         });
         self.uploads += 1;
@@ -640,11 +594,15 @@ impl Home {
         if is_open {
             return;
         }
-        if object.claims.is_empty() {
-            self.cancel_others(cx, image);
-            self.drop_object(cx, image);
-        } else {
-            self.settle(image);
+        if !object.claims.is_empty() {
+            return self.settle(image);
+        }
+        let (is_found, is_whole) = (object.is_found, object.before.is_empty());
+        self.cancel_others(cx, image);
+        match (is_found, is_whole) {
+            (false, _) => self.drop_object(cx, image),
+            (true, true) => self.settle(image),
+            (true, false) => self.restore(cx, image),
         }
     }
 
@@ -672,42 +630,6 @@ impl Home {
         self.chunks.forget(cx, image);
     }
 
-    /// The image was refused for good.
-    fn give_up(&mut self, cx: &mut Context<'_>, image: ImageId, refusal: Refusal, text: &str) {
-        self.cancel_others(cx, image);
-        let object = self.objects.get_mut(&image).expect("the caller found it");
-        let upload = object.upload.as_ref().expect("only an upload is refused");
-        for &source in &upload.sources {
-            refuse(cx, source, image, refusal, text.to_owned());
-        }
-        if matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
-            // A record that this node has not applied yet may name it all the same. What is applied will tell.
-            self.settle(image);
-        } else if object.claims.is_empty() && object.before.is_empty() {
-            self.drop_object(cx, image);
-        } else if object.claims.is_empty() {
-            self.restore(cx, image);
-        } else {
-            self.settle(image);
-        }
-    }
-
-    fn cancel_others(&mut self, cx: &mut Context<'_>, image: ImageId) {
-        let upload = self.objects.get(&image).and_then(|object| object.upload.as_ref());
-        for other in upload.into_iter().flat_map(|upload| &upload.others) {
-            cx.send_on(Lane::Holder, other.address, PeerMessage::UploadCancel { image });
-        }
-    }
-
-    fn refuse_for_space(&mut self, cx: &mut Context<'_>, chunks: Vec<ChunkId>) {
-        for id in chunks {
-            if self.objects.get(&id.image).is_some_and(|object| object.life == id.life && object.upload.is_some()) {
-                let text = format!("no space: node {} has no room for a further chunk file", cx.me.node);
-                self.give_up(cx, id.image, Refusal::NoSpace, &text);
-            }
-        }
-    }
-
     fn new_object(&mut self, now_us: u64) -> Object {
         self.next_life += 1;
         Object {
@@ -715,6 +637,7 @@ impl Home {
             chunks: Vec::new(),
             before: Vec::new(),
             claims: Vec::new(),
+            is_found: false,
             upload: None,
             touched_us: now_us,
         }
@@ -731,11 +654,6 @@ impl Home {
             self.advance(cx, image);
         }
     }
-}
-
-fn refuse(cx: &mut Context<'_>, to: Address, image: ImageId, refusal: Refusal, text: String) {
-    tracing::trace!(%image, %to, ?refusal, text, "refused");
-    cx.send(to, PeerMessage::UploadRefused { image, refusal, text });
 }
 
 fn blocks_of_image(length: u64) -> u64 {

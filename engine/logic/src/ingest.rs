@@ -24,7 +24,6 @@ use proto::peer::{Lane, LeaderAnswer, LeaderRequest, PeerMessage, Upload};
 use crate::context::Context;
 use crate::io::{Body, BodyRef, ConnId};
 use crate::limits::{INGEST_UPLOADS_MAX, RESEND_US, STALL_US};
-use crate::mutant::Mutant;
 use crate::requests::Purpose;
 
 /// The uploads that pass through this core.
@@ -171,12 +170,19 @@ impl Ingest {
     }
 
     /// A home will not store the bytes, or the leader refused the image there.
-    pub fn on_refused(&mut self, cx: &mut Context<'_>, from: Address, image: ImageId, refusal: Refusal, text: String) {
-        let Some(passing) = self.uploads.get_mut(&image) else { return };
+    pub fn on_refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Address,
+        upload: (ImageId, u64),
+        refusal: Refusal,
+        text: String,
+    ) {
+        let Some(passing) = self.passing(upload) else { return };
         if !passing.parts.iter().any(|part| part.home == from && !part.ready) {
             return;
         }
-        self.refuse(cx, image, refusal, text);
+        self.refuse(cx, upload.0, refusal, text);
     }
 
     /// How many there are.
@@ -239,8 +245,9 @@ impl Ingest {
     fn refuse(&mut self, cx: &mut Context<'_>, image: ImageId, refusal: Refusal, text: String) {
         let Some(passing) = self.uploads.remove(&image) else { return };
         if !refusal.is_transient() {
+            let checksum = passing.begin.fingerprint.checksum;
             for part in passing.parts.iter().filter(|part| !part.ready) {
-                cx.send_on(Lane::Home, part.home, PeerMessage::UploadCancel { image });
+                cx.send_on(Lane::Home, part.home, PeerMessage::UploadCancel { image, checksum });
             }
         }
         cx.reply(passing.conn, ClientReply::Refused { image, refusal, text });
@@ -251,9 +258,8 @@ impl Passing {
     /// Tells the client from where to send, and expects just that.
     fn answer(&mut self, cx: &mut Context<'_>) {
         let image = self.begin.image;
-        let waiting = || self.parts.iter().filter(|part| !part.ready).map(|part| part.durable_end);
-        let least = if cx.mutant.is(Mutant::ResumeTooFar) { waiting().max() } else { waiting().min() };
-        let durable_end = least.unwrap_or(self.begin.fingerprint.length);
+        let waiting = self.parts.iter().filter(|part| !part.ready).map(|part| part.durable_end);
+        let durable_end = waiting.min().unwrap_or(self.begin.fingerprint.length);
         let is_first = !self.answered;
         tracing::trace!(%image, durable_end, received_end = self.received_end, is_first, "answer");
         self.answered = true;

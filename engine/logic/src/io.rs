@@ -386,6 +386,8 @@ pub enum CoreNote {
         image: ImageId,
         /// The record.
         index: LogIndex,
+        /// Which bytes it speaks of.
+        fingerprint: Fingerprint,
         /// For whom the record made the image ready; none are named for records found at start.
         receivers: Vec<Arc<str>>,
     },

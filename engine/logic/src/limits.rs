@@ -1,5 +1,12 @@
 //! Bounds of what a shard keeps and does. The bounds of the protocols are in `proto::limits`.
 
+/// Terms, indexes, rounds, segments, signatures, births and other counters on disk: what says more is damaged, since
+/// nothing was ever counted so far. What is decoded can be added to without looking for overflow.
+pub const POSITION_MAX: u64 = 1 << 62;
+/// Where counting begins: terms and indexes that peers send, and a log at start. From here no life of a process is long
+/// enough to come to `POSITION_MAX`, so whatever is written can be read again.
+pub const POSITION_START_MAX: u64 = POSITION_MAX / 2;
+
 /// Time between two `Input::Tick`.
 pub const TICK_US: u64 = 50_000;
 /// Silence after which a node is marked down, and after which a node without leader stops serving as home.
@@ -32,6 +39,9 @@ pub const RESEND_US: u64 = 1_000_000;
 pub const SUSPECT_US: u64 = 2_000_000;
 /// A holder with complete bytes asks the leader itself after this long without a record.
 pub const ORPHAN_US: u64 = 5_000_000;
+/// Bytes found at start that no record claims are kept at least so long: a home that counted on them before this process
+/// began has told the leader by then, or asked again.
+pub const FOUND_IDLE_US: u64 = 60_000_000;
 /// A refused notice is repeated after this long.
 pub const NOTICE_RETRY_US: u64 = 200_000;
 /// A fetch without an answer goes to the next holder after this long.

@@ -81,8 +81,6 @@ mutants! {
     FreeUnclaimed = "free-unclaimed",
     /// Complete bytes are dropped after the idle time although a record that names them may be on its way (P1).
     DropIdleCopy = "drop-idle-copy",
-    /// The sender is told to go on from where the home that has most is (liveness: the others never get the rest).
-    ResumeTooFar = "resume-too-far",
     /// Messages of raft that come by a link that a newer one has replaced are taken.
     OldLink = "old-link",
     /// Whoever asked for a record is answered by whatever is applied at its index, after a change of leader, too (P1).

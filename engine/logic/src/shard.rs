@@ -13,7 +13,7 @@ use crate::consensus::{Dropped, Standing};
 use crate::context::{Context, Suspects, Tickets};
 use crate::delivery::Delivery;
 use crate::group::Group;
-use crate::home::Home;
+use crate::home::{Home, Progress};
 use crate::ingest::Ingest;
 use crate::io::{Body, ConnId, CoreNote, DiskError, Effect, FileId, Input, Now, SegmentId, Ticket, View};
 use crate::limits::REPORT_US;
@@ -248,9 +248,9 @@ impl Shard {
         self.stages.group.as_ref()?.standing()
     }
 
-    /// Term and CRC-32 of the payload of the log's entry at `index`, on core 0 of a member, if it is still in memory. For
-    /// the simulator, which checks that what is committed is the same everywhere.
-    pub fn entry(&self, index: LogIndex) -> Option<(Term, u32)> {
+    /// Term and payload of the log's entry at `index`, on core 0 of a member, if it is still in memory. For the simulator,
+    /// which checks that what is committed is the same everywhere, and true.
+    pub fn entry(&self, index: LogIndex) -> Option<(Term, &[u8])> {
         self.stages.group.as_ref()?.entry(index)
     }
 
@@ -399,18 +399,18 @@ impl Stages {
                 let body = body.expect("the shell gives a chunk its body");
                 home.on_chunk(cx, from, (image, checksum), offset, body);
             }
-            PeerMessage::UploadProgress { image, durable_end, incarnation, checksum } => {
-                home.on_progress(cx, from, (image, checksum), durable_end, incarnation);
+            PeerMessage::UploadProgress { image, durable_end, incarnation, checksum, receivers } => {
+                home.on_progress(cx, from, (image, checksum), Progress { durable_end, incarnation, receivers });
                 ingest.on_progress(cx, from, (image, checksum), durable_end);
             }
-            PeerMessage::UploadRefused { image, refusal, text } => {
-                home.on_refused(cx, from, image, refusal);
-                ingest.on_refused(cx, from, image, refusal, text);
+            PeerMessage::UploadRefused { image, checksum, refusal, text } => {
+                home.on_refused(cx, from, (image, checksum), refusal);
+                ingest.on_refused(cx, from, (image, checksum), refusal, text);
             }
             PeerMessage::UploadReady { image, receivers, index, holders, checksum } => {
                 ingest.on_ready(cx, (image, checksum), &receivers, index, &holders);
             }
-            PeerMessage::UploadCancel { image } => home.on_cancel(cx, image),
+            PeerMessage::UploadCancel { image, checksum } => home.on_cancel(cx, (image, checksum)),
             PeerMessage::Fetch { request, image, offset } => delivery.on_fetch(cx, home, from, request, image, offset),
             PeerMessage::Fetched { request, .. } => {
                 let body = body.expect("the shell gives a chunk its body");
@@ -440,7 +440,9 @@ impl Stages {
     fn on_note(&mut self, cx: &mut Context<'_>, from: CoreId, note: CoreNote) {
         match note {
             CoreNote::View(_) => unreachable!("taken by Shard::step"),
-            CoreNote::Claim { image, index, receivers } => self.home.on_claim(cx, image, index, &receivers),
+            CoreNote::Claim { image, index, fingerprint, receivers } => {
+                self.home.on_claim(cx, (image, fingerprint), index, &receivers);
+            }
             CoreNote::Free { image, index } => self.home.on_free(cx, image, index),
             CoreNote::ClaimsComplete => {
                 let images = self.home.on_claims_complete();

@@ -267,9 +267,9 @@ impl State {
         self.sessions.get(&image.session).is_none_or(|session| image.sequence < session.low_water)
     }
 
-    /// The records with receivers that have not acknowledged, and who holds their bytes.
-    pub fn live_records(&self) -> impl Iterator<Item = (LogIndex, ImageId, &[Holder])> {
-        self.readies.iter().map(|(&index, ready)| (index, ready.image, &*ready.holders))
+    /// The records with receivers that have not acknowledged: which bytes, and who holds them.
+    pub fn live_records(&self) -> impl Iterator<Item = (LogIndex, ImageId, Fingerprint, &[Holder])> {
+        self.readies.iter().map(|(&index, ready)| (index, ready.image, ready.fingerprint, &*ready.holders))
     }
 
     /// The identity; unknown before the first record.

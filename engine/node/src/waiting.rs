@@ -129,12 +129,12 @@ mod tests {
 
     fn numbered(number: u64) -> Held {
         let image = ImageId { sequence: Sequence(number), ..ImageId::default() };
-        Held { message: PeerMessage::UploadCancel { image }, body: None }
+        Held { message: PeerMessage::UploadCancel { image, checksum: 0 }, body: None }
     }
 
     fn number(held: &Held) -> u64 {
         match &held.message {
-            PeerMessage::UploadCancel { image } => image.sequence.0,
+            PeerMessage::UploadCancel { image, .. } => image.sequence.0,
             other => unreachable!("{other:?}"),
         }
     }

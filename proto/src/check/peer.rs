@@ -57,7 +57,7 @@ impl PeerMessage {
                 image(*id)?;
                 chunk_offset(*offset)
             }
-            PeerMessage::UploadProgress { image: id, durable_end, incarnation: _, checksum: _ } => {
+            PeerMessage::UploadProgress { image: id, durable_end, .. } => {
                 image(*id)?;
                 image_end("durable_end", *durable_end)
             }
@@ -67,7 +67,7 @@ impl PeerMessage {
                 holders(all, 0, HOLDERS_MAX)
             }
             PeerMessage::UploadRefused { image: id, .. }
-            | PeerMessage::UploadCancel { image: id }
+            | PeerMessage::UploadCancel { image: id, .. }
             | PeerMessage::FetchFailed { image: id, .. } => image(*id),
         }
     }

@@ -72,18 +72,19 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             let args = wire::UploadChunkArgs { image: Some(&(*image).into()), offset, checksum };
             (Kind::PeerUploadChunk, wire::UploadChunk::create(b, &args).as_union_value())
         }
-        PeerMessage::UploadProgress { image, durable_end, incarnation, checksum } => {
+        PeerMessage::UploadProgress { image, durable_end, incarnation, checksum, receivers } => {
             let args = wire::UploadProgressArgs {
                 image: Some(&(*image).into()),
                 durable_end: *durable_end,
                 incarnation: incarnation.0,
                 checksum: *checksum,
+                receivers: *receivers,
             };
             (Kind::PeerUploadProgress, wire::UploadProgress::create(b, &args).as_union_value())
         }
-        PeerMessage::UploadRefused { image, refusal, text } => {
-            let text = Some(put_text(b, text));
-            let args = wire::UploadRefusedArgs { image: Some(&(*image).into()), refusal: refusal.code(), text };
+        PeerMessage::UploadRefused { image, checksum, refusal, text } => {
+            let (text, refusal, checksum) = (Some(put_text(b, text)), refusal.code(), *checksum);
+            let args = wire::UploadRefusedArgs { image: Some(&(*image).into()), refusal, text, checksum };
             (Kind::PeerUploadRefused, wire::UploadRefused::create(b, &args).as_union_value())
         }
         PeerMessage::UploadReady { image, receivers, index, holders, checksum } => {
@@ -93,8 +94,8 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             let args = wire::UploadReadyArgs { image, receivers, index, holders, checksum };
             (Kind::PeerUploadReady, wire::UploadReady::create(b, &args).as_union_value())
         }
-        PeerMessage::UploadCancel { image } => {
-            let args = wire::UploadCancelArgs { image: Some(&(*image).into()) };
+        PeerMessage::UploadCancel { image, checksum } => {
+            let args = wire::UploadCancelArgs { image: Some(&(*image).into()), checksum: *checksum };
             (Kind::PeerUploadCancel, wire::UploadCancel::create(b, &args).as_union_value())
         }
         PeerMessage::Fetch { request, image, offset } => {
@@ -218,13 +219,18 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
         }
         Kind::PeerUploadProgress => {
             let m = root::<wire::UploadProgress<'_>>(meta)?;
-            let (incarnation, checksum) = (Incarnation(m.incarnation()), m.checksum());
-            PeerMessage::UploadProgress { image: m.image().into(), durable_end: m.durable_end(), incarnation, checksum }
+            PeerMessage::UploadProgress {
+                image: m.image().into(),
+                durable_end: m.durable_end(),
+                incarnation: Incarnation(m.incarnation()),
+                checksum: m.checksum(),
+                receivers: m.receivers(),
+            }
         }
         Kind::PeerUploadRefused => {
             let m = root::<wire::UploadRefused<'_>>(meta)?;
-            let refusal = take_refusal(m.refusal())?;
-            PeerMessage::UploadRefused { image: m.image().into(), refusal, text: take_text(m.text()) }
+            let (checksum, refusal) = (m.checksum(), take_refusal(m.refusal())?);
+            PeerMessage::UploadRefused { image: m.image().into(), checksum, refusal, text: take_text(m.text()) }
         }
         Kind::PeerUploadReady => {
             let m = root::<wire::UploadReady<'_>>(meta)?;
@@ -237,7 +243,8 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
             }
         }
         Kind::PeerUploadCancel => {
-            PeerMessage::UploadCancel { image: root::<wire::UploadCancel<'_>>(meta)?.image().into() }
+            let m = root::<wire::UploadCancel<'_>>(meta)?;
+            PeerMessage::UploadCancel { image: m.image().into(), checksum: m.checksum() }
         }
         Kind::PeerFetch => {
             let m = root::<wire::Fetch<'_>>(meta)?;

@@ -4750,6 +4750,7 @@ impl<'a> UploadProgress<'a> {
   pub const VT_DURABLE_END: ::flatbuffers::VOffsetT = 6;
   pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 8;
   pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RECEIVERS: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4761,6 +4762,7 @@ impl<'a> UploadProgress<'a> {
     args: &'args UploadProgressArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadProgress<'bldr>> {
     let mut builder = UploadProgressBuilder::new(_fbb);
+    builder.add_receivers(args.receivers);
     builder.add_checksum(args.checksum);
     builder.add_durable_end(args.durable_end);
     builder.add_incarnation(args.incarnation);
@@ -4797,6 +4799,13 @@ impl<'a> UploadProgress<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(UploadProgress::VT_CHECKSUM, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn receivers(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadProgress::VT_RECEIVERS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadProgress<'_> {
@@ -4809,6 +4818,7 @@ impl ::flatbuffers::Verifiable for UploadProgress<'_> {
      .visit_field::<u64>("durable_end", Self::VT_DURABLE_END, false)?
      .visit_field::<u32>("incarnation", Self::VT_INCARNATION, false)?
      .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
+     .visit_field::<u64>("receivers", Self::VT_RECEIVERS, false)?
      .finish();
     Ok(())
   }
@@ -4818,6 +4828,7 @@ pub struct UploadProgressArgs<'a> {
     pub durable_end: u64,
     pub incarnation: u32,
     pub checksum: u64,
+    pub receivers: u64,
 }
 impl<'a> Default for UploadProgressArgs<'a> {
   #[inline]
@@ -4827,6 +4838,7 @@ impl<'a> Default for UploadProgressArgs<'a> {
       durable_end: 0,
       incarnation: 0,
       checksum: 0,
+      receivers: 0,
     }
   }
 }
@@ -4853,6 +4865,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadProgressBuilder<'a, 'b,
     self.fbb_.push_slot::<u64>(UploadProgress::VT_CHECKSUM, checksum, 0);
   }
   #[inline]
+  pub fn add_receivers(&mut self, receivers: u64) {
+    self.fbb_.push_slot::<u64>(UploadProgress::VT_RECEIVERS, receivers, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadProgressBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     UploadProgressBuilder {
@@ -4875,6 +4891,7 @@ impl ::core::fmt::Debug for UploadProgress<'_> {
       ds.field("durable_end", &self.durable_end());
       ds.field("incarnation", &self.incarnation());
       ds.field("checksum", &self.checksum());
+      ds.field("receivers", &self.receivers());
       ds.finish()
   }
 }
@@ -4897,6 +4914,7 @@ impl<'a> UploadRefused<'a> {
   pub const VT_IMAGE: ::flatbuffers::VOffsetT = 4;
   pub const VT_REFUSAL: ::flatbuffers::VOffsetT = 6;
   pub const VT_TEXT: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4908,6 +4926,7 @@ impl<'a> UploadRefused<'a> {
     args: &'args UploadRefusedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadRefused<'bldr>> {
     let mut builder = UploadRefusedBuilder::new(_fbb);
+    builder.add_checksum(args.checksum);
     if let Some(x) = args.text { builder.add_text(x); }
     if let Some(x) = args.image { builder.add_image(x); }
     builder.add_refusal(args.refusal);
@@ -4936,6 +4955,13 @@ impl<'a> UploadRefused<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UploadRefused::VT_TEXT, None).unwrap()}
   }
+  #[inline]
+  pub fn checksum(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadRefused::VT_CHECKSUM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadRefused<'_> {
@@ -4947,6 +4973,7 @@ impl ::flatbuffers::Verifiable for UploadRefused<'_> {
      .visit_field::<super::ids::ImageId>("image", Self::VT_IMAGE, true)?
      .visit_field::<u16>("refusal", Self::VT_REFUSAL, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("text", Self::VT_TEXT, true)?
+     .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
      .finish();
     Ok(())
   }
@@ -4955,6 +4982,7 @@ pub struct UploadRefusedArgs<'a> {
     pub image: Option<&'a super::ids::ImageId>,
     pub refusal: u16,
     pub text: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub checksum: u64,
 }
 impl<'a> Default for UploadRefusedArgs<'a> {
   #[inline]
@@ -4963,6 +4991,7 @@ impl<'a> Default for UploadRefusedArgs<'a> {
       image: None, // required field
       refusal: 0,
       text: None, // required field
+      checksum: 0,
     }
   }
 }
@@ -4983,6 +5012,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadRefusedBuilder<'a, 'b, 
   #[inline]
   pub fn add_text(&mut self, text: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UploadRefused::VT_TEXT, text);
+  }
+  #[inline]
+  pub fn add_checksum(&mut self, checksum: u64) {
+    self.fbb_.push_slot::<u64>(UploadRefused::VT_CHECKSUM, checksum, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadRefusedBuilder<'a, 'b, A> {
@@ -5007,6 +5040,7 @@ impl ::core::fmt::Debug for UploadRefused<'_> {
       ds.field("image", &self.image());
       ds.field("refusal", &self.refusal());
       ds.field("text", &self.text());
+      ds.field("checksum", &self.checksum());
       ds.finish()
   }
 }
@@ -5194,6 +5228,7 @@ impl<'a> ::flatbuffers::Follow<'a> for UploadCancel<'a> {
 
 impl<'a> UploadCancel<'a> {
   pub const VT_IMAGE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CHECKSUM: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5205,6 +5240,7 @@ impl<'a> UploadCancel<'a> {
     args: &'args UploadCancelArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UploadCancel<'bldr>> {
     let mut builder = UploadCancelBuilder::new(_fbb);
+    builder.add_checksum(args.checksum);
     if let Some(x) = args.image { builder.add_image(x); }
     builder.finish()
   }
@@ -5217,6 +5253,13 @@ impl<'a> UploadCancel<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<super::ids::ImageId>(UploadCancel::VT_IMAGE, None).unwrap()}
   }
+  #[inline]
+  pub fn checksum(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UploadCancel::VT_CHECKSUM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UploadCancel<'_> {
@@ -5226,18 +5269,21 @@ impl ::flatbuffers::Verifiable for UploadCancel<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<super::ids::ImageId>("image", Self::VT_IMAGE, true)?
+     .visit_field::<u64>("checksum", Self::VT_CHECKSUM, false)?
      .finish();
     Ok(())
   }
 }
 pub struct UploadCancelArgs<'a> {
     pub image: Option<&'a super::ids::ImageId>,
+    pub checksum: u64,
 }
 impl<'a> Default for UploadCancelArgs<'a> {
   #[inline]
   fn default() -> Self {
     UploadCancelArgs {
       image: None, // required field
+      checksum: 0,
     }
   }
 }
@@ -5250,6 +5296,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UploadCancelBuilder<'a, 'b, A
   #[inline]
   pub fn add_image(&mut self, image: &super::ids::ImageId) {
     self.fbb_.push_slot_always::<&super::ids::ImageId>(UploadCancel::VT_IMAGE, image);
+  }
+  #[inline]
+  pub fn add_checksum(&mut self, checksum: u64) {
+    self.fbb_.push_slot::<u64>(UploadCancel::VT_CHECKSUM, checksum, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UploadCancelBuilder<'a, 'b, A> {
@@ -5271,6 +5321,7 @@ impl ::core::fmt::Debug for UploadCancel<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("UploadCancel");
       ds.field("image", &self.image());
+      ds.field("checksum", &self.checksum());
       ds.finish()
   }
 }

@@ -57,6 +57,11 @@ impl Book {
         content
     }
 
+    /// An image of somebody who does not listen, for the receivers of that one. Returns its content.
+    pub fn stray(&mut self, like: u64, now_us: u64) -> u64 {
+        self.submit(self.images[&like].want, now_us)
+    }
+
     /// What became of an image. A want that it did not fulfil is tried again after `pause_us`.
     pub fn note(&mut self, outcome: &Outcome, now_us: u64, pause_us: u64) {
         let content = match outcome {

@@ -4,11 +4,16 @@
 //! - What one node applies at an index, every node does.
 //! - It was on the disks of a majority before the first node applied it.
 //! - Nobody applies what was not committed.
+//! - Whoever a record names as holder has the bytes when it is committed.
+//! - What was on a node's disk is in its log when it starts again, or it refuses.
+//! - Nobody takes a message of the group from a link after one from a newer link.
+//! - An image is ready by a record that is applied.
+//! - A core gives the number of a request to one question only, over all its lives.
 //! - No vote, and no acknowledgement of entries, leaves before what it promises is on disk.
 //! - Nobody gets a message that no correct peer sends.
 //! - Bounds hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use logic::consensus::RoleKind;
 use logic::limits::{
@@ -17,11 +22,15 @@ use logic::limits::{
 };
 use logic::shard::Shard;
 use logic::vote::Vote;
-use proto::ids::{LogIndex, NodeId};
+use proto::checksum::{crc32, crc64};
+use proto::codec::decode_record;
+use proto::ids::{Address, ImageId, InboxId, LogIndex, NodeId, RequestId};
 use proto::limits::CHUNK_BYTES_MAX;
-use proto::peer::RaftMessage;
+use proto::peer::{LeaderRequest, RaftMessage};
+use proto::record::{Ready, Record, RecordBody};
 
 use crate::setup::CACHE_BYTES;
+use crate::world::Disks;
 
 /// Numbers of raft's message types.
 const APPEND_RESPONSE: u8 = 4;
@@ -35,15 +44,27 @@ pub struct Checks {
     voters: u64,
     /// Checks made.
     pub made: u64,
-    leaders: BTreeMap<u64, NodeId>,     // by term
-    chosen: Vec<(u64, u32)>,            // term and checksum of the record, from index 1
-    seen: BTreeMap<NodeId, (u64, u64)>, // process, and up to which index it was looked at
+    leaders: BTreeMap<u64, NodeId>,                // by term
+    chosen: Vec<(u64, u32)>,                       // term and checksum of the record, from index 1
+    seen: BTreeMap<NodeId, (u64, u64)>,            // process, and up to which index it was looked at
+    links: BTreeMap<(NodeId, u64, NodeId), u64>,   // newest link from which a process took a message, by sender
+    ready: BTreeMap<ImageId, BTreeSet<InboxId>>,   // receivers for whom records made it ready
+    requests: BTreeMap<(Address, RequestId), u64>, // checksum of what was asked
 }
 
 impl Checks {
     /// For that many nodes, all voters.
     pub fn new(voters: u64) -> Checks {
-        Checks { voters, made: 0, leaders: BTreeMap::new(), chosen: Vec::new(), seen: BTreeMap::new() }
+        Checks {
+            voters,
+            made: 0,
+            leaders: BTreeMap::new(),
+            chosen: Vec::new(),
+            seen: BTreeMap::new(),
+            links: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            ready: BTreeMap::new(),
+        }
     }
 
     /// Records known to be committed.
@@ -51,8 +72,8 @@ impl Checks {
         self.chosen.len() as u64
     }
 
-    /// Looks at core 0 of a node. `durable`: each node's entries on disk, by index with their terms.
-    pub fn after_step(&mut self, node: NodeId, process: u64, shard: &Shard, durable: &[&BTreeMap<u64, u64>]) {
+    /// Looks at core 0 of a node.
+    pub(crate) fn after_step(&mut self, node: NodeId, process: u64, shard: &Shard, disks: &Disks<'_>) {
         let Some(standing) = shard.standing() else { return };
         self.made += 2;
         let dropped = shard.dropped().unwrap_or_default();
@@ -71,13 +92,14 @@ impl Checks {
         seen.1 = seen.1.max(upto);
         for index in from..=upto {
             // What is no longer in memory was looked at when it was.
-            let Some((term, sum)) = shard.entry(LogIndex(index)) else { continue };
+            let Some((term, payload)) = shard.entry(LogIndex(index)) else { continue };
             self.made += 1;
-            self.check_entry(node, index, (term.0, sum), durable);
+            self.check_entry(node, index, (term.0, payload), disks);
         }
     }
 
-    fn check_entry(&mut self, node: NodeId, index: u64, found: (u64, u32), durable: &[&BTreeMap<u64, u64>]) {
+    fn check_entry(&mut self, node: NodeId, index: u64, (term, payload): (u64, &[u8]), disks: &Disks<'_>) {
+        let found = (term, crc32(payload));
         let known = self.chosen.len() as u64;
         if index <= known {
             let chosen = self.chosen[index as usize - 1];
@@ -85,14 +107,71 @@ impl Checks {
             return;
         }
         assert_eq!(index, known + 1, "{node} applies {index}, and nobody applied the one before");
-        let holders = durable.iter().filter(|log| log.get(&index) == Some(&found.0)).count() as u64;
+        let holders = disks.logs_with(index, term);
         assert!(
             holders > self.voters / 2,
-            "{node} applies {index} of term {}, which is on {holders} of {} disks",
-            found.0,
+            "{node} applies {index} of term {term}, which is on {holders} of {} disks",
             self.voters
         );
         self.chosen.push(found);
+        if let Ok(Record { body: RecordBody::Ready(ready), .. }) = decode_record(payload) {
+            self.check_ready(index, &ready, disks);
+        }
+    }
+
+    /// Whoever a record names as holder has the bytes on disk when it is first known to be committed: nobody can have freed
+    /// them, since nobody can have received them.
+    fn check_ready(&mut self, index: u64, ready: &Ready, disks: &Disks<'_>) {
+        let Ready { image, fingerprint, .. } = *ready;
+        let known = self.ready.entry(image).or_default();
+        let count = known.len();
+        known.extend(&ready.receivers);
+        if known.len() == count {
+            return; // Proposed twice: it changes nothing.
+        }
+        for holder in &ready.holders {
+            self.made += 1;
+            let is_there = disks.is_spoiled(holder.address.node) || disks.has(holder.address, image, fingerprint);
+            assert!(
+                is_there,
+                "{index} names {} as holder of {image}, and it does not have the bytes: {}",
+                holder.address,
+                disks.describe(holder.address, image)
+            );
+        }
+    }
+
+    /// Looks at the log of a node that has just started: what it had on disk, and may have acknowledged, is still there.
+    pub fn started(&mut self, node: NodeId, before: &BTreeMap<u64, u64>, after: &BTreeMap<u64, u64>) {
+        self.made += 1;
+        let gone = before.iter().find(|(index, term)| after.get(index) != Some(term));
+        assert!(gone.is_none(), "{node} starts without an entry that it had (index, term): {gone:?}");
+    }
+
+    /// A message of the group was given to raft: `link` must not be older than one from which it took a message before.
+    pub fn taken(&mut self, (node, process): (NodeId, u64), from: NodeId, link: u64) {
+        self.made += 1;
+        let newest = self.links.entry((node, process, from)).or_insert(link);
+        assert!(link >= *newest, "{node} takes a message of link {link} from {from}, after one of link {newest}");
+        *newest = link;
+    }
+
+    /// A leader tells a home that an image is ready by that record: it has applied it.
+    pub fn told_ready(&mut self, leader: Address, index: LogIndex, shard: &Shard) {
+        self.made += 1;
+        let applied = shard.standing().map_or(LogIndex(0), |standing| standing.applied);
+        assert!(
+            index <= applied,
+            "{leader} tells that an image is ready by record {index}, and has applied up to {applied}"
+        );
+    }
+
+    /// A core asks the leader for something: the number of a request stands for one question in all its lives.
+    pub fn asked(&mut self, core: Address, request: RequestId, body: &LeaderRequest) {
+        self.made += 1;
+        let sum = crc64(format!("{body:?}").as_bytes());
+        let known = *self.requests.entry((core, request)).or_insert(sum);
+        assert_eq!(known, sum, "{core} gives number {} to another question: {body:?}", request.0);
     }
 
     /// Looks at a message of the group as it leaves (Raft paper, figure 2: durable before it is answered). `vote`: as on the
@@ -109,8 +188,10 @@ impl Checks {
             assert!(is_kept, "{} votes for {} and has {vote:?} on disk", message.from, message.to);
         }
         if message.kind == APPEND_RESPONSE {
-            let last = durable.last_key_value().map_or(0, |(&index, _)| index);
-            assert!(last >= message.index.0, "{} has {last} entries and acknowledges {message:?}", message.from);
+            // They may have been durable, and be replaced by a newer leader's, when their acknowledgement leaves.
+            let (last, term) = durable.last_key_value().map_or((0, 0), |(&index, &term)| (index, term));
+            let is_kept = last >= message.index.0 || term > message.term.0;
+            assert!(is_kept, "{} has {last} entries and acknowledges {message:?}", message.from);
         }
     }
 

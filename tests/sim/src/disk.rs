@@ -9,12 +9,17 @@ use std::collections::BTreeMap;
 use logic::io::{Extent, FileId, LogFile, LogWrite, SegmentId};
 use logic::log::{EntryKind, ROUNDS_BYTES, Reader};
 use logic::shard::GroupStart;
-use logic::store::layout::TABLE_BYTES;
+use logic::store::layout::{SLOT_BYTES, SLOTS_PER_SECTOR, TABLE_BYTES};
+use logic::store::slot::Slot;
 use logic::vote::Vote;
+use proto::checksum::{CRC64_EMPTY, crc64_combine};
+use proto::ids::ImageId;
 
 use crate::random::Random;
 
 const SECTOR: usize = 512;
+/// As many sectors are the end of a log.
+const LATE_SECTORS: usize = 4;
 
 /// What the world knows of a chunk's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,7 @@ pub enum Tear {
 pub struct CoreDisk {
     /// Slot tables.
     pub tables: BTreeMap<FileId, Vec<u8>>,
+    slots: BTreeMap<(ImageId, u32), Vec<Slot>>, // as in the tables, by image and chunk
     extents: BTreeMap<(FileId, u32), (u32, Facts)>,
     unsynced: BTreeMap<(FileId, u32), (u32, Facts)>,
 }
@@ -66,8 +72,38 @@ impl CoreDisk {
         }
         for (file, sector, bytes) in slots {
             let at = *sector as usize * SECTOR;
-            self.tables.get_mut(file).expect("the file was made")[at..at + SECTOR].copy_from_slice(&bytes[..]);
+            let table = self.tables.get_mut(file).expect("the file was made");
+            for slot in slots_in(&table[at..at + SECTOR], *file, *sector) {
+                self.slots.entry((slot.image, slot.chunk)).or_default().retain(|other| *other != slot);
+            }
+            for slot in slots_in(&bytes[..], *file, *sector) {
+                self.slots.entry((slot.image, slot.chunk)).or_default().push(slot);
+            }
+            table[at..at + SECTOR].copy_from_slice(&bytes[..]);
         }
+    }
+
+    /// Length and checksum of what is durable of an image, from its first chunk on, whatever a crash may do now.
+    pub fn durable_copy(&self, image: ImageId) -> (u64, u64) {
+        let is_there = |slot: &&Slot| {
+            let facts = Facts { length: slot.length, crc32: slot.crc32, crc64: slot.crc64 };
+            self.extents.get(&(slot.extent.file, slot.extent.block)).is_some_and(|&(_, found)| found == facts)
+        };
+        let chunks = (0..).map_while(|chunk| {
+            let slots = self.slots.get(&(image, chunk))?;
+            slots.iter().filter(is_there).max_by_key(|slot| slot.birth)
+        });
+        chunks.fold((0, CRC64_EMPTY), |(length, checksum), slot| {
+            let part = u64::from(slot.length);
+            (length + part, crc64_combine(checksum, slot.crc64, part))
+        })
+    }
+
+    /// What is known of an image here, for people.
+    pub fn describe(&self, image: ImageId) -> String {
+        let slots: Vec<&Slot> = self.slots.range((image, 0)..=(image, u32::MAX)).flat_map(|(_, slots)| slots).collect();
+        let facts: Vec<_> = slots.iter().map(|slot| self.extents.get(&(slot.extent.file, slot.extent.block))).collect();
+        format!("{:?}; slots {slots:?}; on disk {facts:?}", self.durable_copy(image))
     }
 
     /// What lies there.
@@ -193,9 +229,9 @@ impl GroupDisk {
         Vote::choose([one, other]).ok().flatten()
     }
 
-    /// Garbage in a sector that holds entries. Returns whether there was one.
+    /// Garbage in a sector that holds entries, often one of the last. Returns whether there was one.
     pub fn rot_log(&mut self, random: &mut Random) -> bool {
-        let pick = random.draw() as usize;
+        let (pick, is_late) = (random.draw() as usize, random.chance(50));
         let used: Vec<(SegmentId, usize)> = self
             .segments
             .iter()
@@ -204,6 +240,7 @@ impl GroupDisk {
                 sectors.filter(|(_, sector)| sector.iter().any(|&byte| byte != 0)).map(move |(at, _)| (segment, at))
             })
             .collect();
+        let used = if is_late { &used[used.len().saturating_sub(LATE_SECTORS)..] } else { &used[..] };
         let Some(&(segment, sector)) = used.get(pick % used.len().max(1)) else { return false };
         let bytes = self.segments.get_mut(&segment).expect("listed above");
         spoil(&mut bytes[sector * SECTOR..(sector + 1) * SECTOR], random);
@@ -267,6 +304,12 @@ impl GroupDisk {
             }
         }
     }
+}
+
+/// The slots of one sector of a table.
+fn slots_in(bytes: &[u8], file: FileId, sector: u32) -> impl Iterator<Item = Slot> {
+    let places = bytes.chunks(SLOT_BYTES).zip(sector * SLOTS_PER_SECTOR..);
+    places.filter_map(move |(bytes, block)| Slot::decode(bytes, file, block))
 }
 
 /// An entry replaces what stood at its index and all behind it.

@@ -50,6 +50,8 @@ faults! {
     Emptied "emptied" "A node's log directory, or everything it had, is gone.",
     ChangedFile "changed-file" "A sender's file changes after its checksum was taken.",
     OtherBytes "other-bytes" "Somebody sends other bytes under an id that is in use.",
+    Twins "twins" "Two nodes get different bytes under one id, and nobody a further copy of either.",
+    AckAhead "ack-ahead" "A receiver acknowledges what it was never sent.",
     Overload "overload" "Many images at once.",
     ClientBreak "client-break" "A client's connection breaks.",
     ClientGone "client-gone" "A client ends without a word; it, or its successor, comes back elsewhere.",
@@ -140,8 +142,8 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// Draws a phase: each kind is there or not, mild or wild.
-    pub fn draw(mask: Mask, random: &mut Random) -> Phase {
+    /// Draws a phase: each kind is there or not, mild or wild; those in focus are there.
+    pub fn draw(mask: Mask, focus: Mask, random: &mut Random) -> Phase {
         let length_us = random.within(100_000, 2_500_000);
         let mut rates = Rates::default();
         let mut events = Vec::new();
@@ -151,7 +153,7 @@ impl Phase {
             let (is_there, wild) = (random.chance(chance), random.chance(15));
             let count = random.within(1, most + 1) * if wild { 3 } else { 1 };
             let times: Vec<u64> = (0..count).map(|_| random.within(0, length_us)).collect();
-            if !is_there || !mask.has(fault) {
+            if !(is_there || focus.has(fault)) || !mask.has(fault) {
                 continue;
             }
             match fault {
@@ -178,7 +180,8 @@ fn weight(fault: Fault) -> (u64, u64) {
         Fault::FailedSync | Fault::FullDisk | Fault::ChunkRot | Fault::IndexRot => (10, 1),
         Fault::PowerAll => (5, 1),
         Fault::VoteRot => (5, 1),
-        Fault::Emptied => (2, 1),
+        Fault::Emptied | Fault::Twins => (2, 1),
+        Fault::AckAhead => (5, 1),
         Fault::ChangedFile | Fault::OtherBytes => (15, 2),
         Fault::LogRot => (2, 1),
     }
@@ -201,7 +204,8 @@ mod tests {
     fn a_phase_has_only_what_its_mask_has() {
         let mut random = Random::new(3);
         for _ in 0..200 {
-            let phase = Phase::draw(Mask::of(&[Fault::Kill]), &mut random);
+            let phase = Phase::draw(Mask::of(&[Fault::Kill]), Mask::of(&[Fault::Kill, Fault::Loss]), &mut random);
+            assert!(!phase.events.is_empty());
             assert!(phase.events.iter().all(|&(at, fault)| fault == Fault::Kill && at < phase.length_us));
             assert_eq!((phase.rates.loss, phase.rates.duplicate, phase.rates.reorder), (0, 0, 0));
         }

@@ -91,6 +91,7 @@ fn run_all(arguments: &Arguments, jobs: usize) -> ExitCode {
     let mutant = arguments.mutant.unwrap_or_default();
     let limits = Limits {
         mask: arguments.faults,
+        focus: mutants::focus(mutant),
         phases: arguments.phases,
         mutant,
         trace_lines: if arguments.trace { usize::MAX } else { 0 },

@@ -4,6 +4,7 @@ use logic::io::{Effect, Now};
 pub use logic::mutant::Mutant;
 use logic::shard::{Shard, ShardConfig, ShardStart, StartError};
 
+use crate::faults::{Fault, Mask};
 use crate::scenario::Limits;
 use crate::shrink::{Failure, try_run};
 
@@ -26,10 +27,22 @@ pub fn by_name(name: &str) -> Option<Mutant> {
     Mutant::ALL.into_iter().find(|mutant| mutant.name() == name)
 }
 
+/// The faults without which a mutant would seldom do any harm: its seeds have them in every phase.
+pub fn focus(mutant: Mutant) -> Mask {
+    Mask::of(match mutant {
+        Mutant::GatherDifferentBytes => &[Fault::Twins],
+        Mutant::AckUnclamped => &[Fault::AckAhead],
+        Mutant::TruncateRot | Mutant::TruncateUncertain => &[Fault::LogRot, Fault::Kill],
+        Mutant::EmptiedVotes | Mutant::EmptiedRejoins => &[Fault::Emptied],
+        Mutant::DropIdleCopy => &[Fault::Clog],
+        _ => &[],
+    })
+}
+
 /// Runs seeds from `from` on until one catches the mutant, at most `seeds_max`.
 pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Option<Caught> {
     (from..from + seeds_max).enumerate().find_map(|(count, seed)| {
-        let failure = try_run(seed, Limits { mutant, ..Limits::FULL }).err()?;
+        let failure = try_run(seed, Limits { mutant, focus: focus(mutant), ..Limits::FULL }).err()?;
         Some(Caught { seed, seeds: count as u64 + 1, failure })
     })
 }

@@ -25,6 +25,7 @@ pub(crate) struct Network {
     next_conn: u64,
     uploads: BTreeMap<BufId, ConnId>, // buffers whose bytes count against a sender's credit
     cut: BTreeSet<(NodeId, NodeId)>,  // from, to: messages are lost
+    is_holder_lane_cut: bool,         // everywhere
     clogged: BTreeMap<(NodeId, NodeId), u64>, // and what takes so much longer
     told_unreachable: BTreeMap<(NodeId, NodeId), u64>,
 }
@@ -65,9 +66,15 @@ impl World {
         self.network.clogged.insert((from, to), us);
     }
 
+    /// No bytes pass from homes to further holders, or they do again.
+    pub fn cut_holders(&mut self, is_cut: bool) {
+        self.network.is_holder_lane_cut = is_cut;
+    }
+
     /// Nothing is cut or clogged any more.
     pub fn heal_network(&mut self) {
         self.network.cut.clear();
+        self.network.is_holder_lane_cut = false;
         self.network.clogged.clear();
     }
 
@@ -110,7 +117,8 @@ impl World {
         if !self.is_up(to.node) {
             return self.tell_unreachable(from.node, to.node);
         }
-        if self.network.cut.contains(&(from.node, to.node)) {
+        let is_lane_cut = self.network.is_holder_lane_cut && lane == Lane::Holder;
+        if is_lane_cut || self.network.cut.contains(&(from.node, to.node)) {
             return;
         }
         if from.node == to.node {

@@ -53,8 +53,9 @@ pub(crate) struct Node {
     pub durable: BTreeMap<u64, u64>,
     /// Refuses to start until the others can heal it.
     pub is_lost: bool,
-    has_rot: bool,   // in chunks or their index
-    is_mapped: bool, // its way of flushing
+    has_rot: bool,     // in chunks or their index
+    has_nothing: bool, // everything it had is gone
+    is_mapped: bool,   // its way of flushing
     free_bytes: u64,
     is_full: bool,
     slow_until_us: u64,
@@ -82,6 +83,7 @@ impl Node {
             durable: BTreeMap::new(),
             is_lost: false,
             has_rot: false,
+            has_nothing: false,
             is_mapped,
             free_bytes: FS_FREE_BYTES,
             is_full: false,
@@ -93,6 +95,11 @@ impl Node {
     /// Bytes free on its filesystem.
     pub fn room(&self) -> u64 {
         if self.is_full { 0 } else { self.free_bytes }
+    }
+
+    /// What holds no promise on its disk: the world has damaged it.
+    pub fn is_spoiled(&self) -> bool {
+        self.has_rot || self.is_lost || self.group.is_damaged
     }
 
     fn take_room(&mut self, bytes: u64) -> Result<(), DiskError> {
@@ -120,6 +127,11 @@ impl World {
         self.nodes[&node].is_lost
     }
 
+    /// Whether any node had garbage in its chunks.
+    pub fn has_rot(&self) -> bool {
+        self.nodes.values().any(|node| node.has_rot)
+    }
+
     pub(crate) fn up_cores(&self) -> impl Iterator<Item = &Core> {
         self.nodes.values().filter_map(|node| node.process.as_ref()).flatten()
     }
@@ -133,7 +145,7 @@ impl World {
     pub fn refusal_of(&self, id: NodeId) -> Option<String> {
         let group = &self.nodes[&id].group;
         let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
-        let config = shard_config(Address { node: id, core: CoreId(0) }, self.plan.cores, &self.members, [0; 4]);
+        let config = shard_config(&self.plan, Address { node: id, core: CoreId(0) }, &self.members, [0; 4]);
         start_shard(config, start, Now::default(), &mut Vec::new(), self.plan.mutant).err().map(|error| error.text)
     }
 
@@ -150,7 +162,7 @@ impl World {
         for core in 0..self.plan.cores {
             let address = Address { node: id, core: CoreId(core) };
             let entropy = [0; 4].map(|_: u64| self.random.draw());
-            let config = shard_config(address, self.plan.cores, &self.members, entropy);
+            let config = shard_config(&self.plan, address, &self.members, entropy);
             let tables = &node.cores[usize::from(core)].tables;
             let files = tables
                 .iter()
@@ -170,8 +182,12 @@ impl World {
             }
             effects.push((address, out));
         }
+        let durable = node.group.durable();
+        if !node.has_nothing {
+            self.checks.started(id, &node.durable, &durable);
+        }
         if !node.group.is_damaged {
-            node.durable = node.group.durable();
+            node.durable = durable;
         }
         node.process = Some(process);
         node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
@@ -281,6 +297,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a known node");
         if is_all {
             node.group = GroupDisk::default();
+            node.has_nothing = true;
             node.cores.iter_mut().for_each(|core| *core = CoreDisk::default());
         } else {
             node.group.segments.clear();

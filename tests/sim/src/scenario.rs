@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 
 use client::session::Routing;
 use logic::io::ConnId;
-use proto::ids::NodeId;
+use proto::client::{Begin, ClientReply};
+use proto::ids::{InboxId, NodeId};
 
 use crate::book::{Book, Want};
 use crate::faults::{Counts, Fault, Mask, Phase, Rates};
 use crate::mutants::Mutant;
 use crate::random::Random;
-use crate::user::{InboxUser, SenderUser, impostor, register};
-use crate::world::{Plan, World};
+use crate::setup::SESSION_IDLE_MS;
+use crate::user::{InboxUser, SenderUser, ack_ahead, fingerprint, impostor, register};
+use crate::world::{Heard, Plan, World};
 
 /// Simulated seconds within which a healed cluster must have delivered everything.
 const HEALED_SECONDS: u64 = 120;
 /// And within which nothing may be left over; longer than an incomplete upload is kept.
 const CLEAN_SECONDS: u64 = 300;
+/// A receiver to which nothing is sent.
+const HASTY: &str = "hasty";
 /// Phases of a run, at most.
 pub const PHASES_MAX: u64 = 12;
 
@@ -26,6 +30,8 @@ pub const PHASES_MAX: u64 = 12;
 pub struct Limits {
     /// Faults that may be drawn.
     pub mask: Mask,
+    /// Faults that every phase has, if they may be drawn.
+    pub focus: Mask,
     /// Phases at most.
     pub phases: u64,
     /// A wrong decision planted into every node.
@@ -36,7 +42,8 @@ pub struct Limits {
 
 impl Limits {
     /// Everything, nothing wrong.
-    pub const FULL: Limits = Limits { mask: Mask::ALL, phases: PHASES_MAX, mutant: Mutant::None, trace_lines: 0 };
+    pub const FULL: Limits =
+        Limits { mask: Mask::ALL, focus: Mask::NONE, phases: PHASES_MAX, mutant: Mutant::None, trace_lines: 0 };
 }
 
 /// What a run did.
@@ -68,6 +75,7 @@ pub struct Run {
     inboxes: Vec<InboxUser>,
     names: Vec<String>,
     book: Book,
+    hasty: InboxId,  // of a receiver to which nothing is sent
     weather: Random, // draws faults and work, apart from the world's own chance
     restarts: BTreeMap<NodeId, u64>,
     endings: Vec<(u64, Ending)>,
@@ -75,7 +83,7 @@ pub struct Run {
 }
 
 /// What ends a fault that lasts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Ending {
     Cut(NodeId, NodeId),
     Isolate(NodeId),
@@ -83,6 +91,9 @@ enum Ending {
     Full(NodeId),
     Skew(NodeId),
     HangUp(ConnId),
+    Holders,
+    FirstTwin(Begin, u64),
+    SecondTwin(Begin, u64),
 }
 
 impl Run {
@@ -94,13 +105,14 @@ impl Run {
         for name in &names {
             register(&mut world, name);
         }
+        let hasty = register(&mut world, HASTY);
         let routings = [Routing::Home, Routing::Any, Routing::Rotate];
         let senders = (0..weather.within(1, 4))
             .map(|number| SenderUser::new(&mut world, &format!("cam{number}"), routings[number as usize % 3]))
             .collect();
         let inboxes = names.iter().map(|name| InboxUser::new(&mut world, name)).collect();
         let (restarts, endings) = (BTreeMap::new(), Vec::new());
-        Run { world, senders, inboxes, names, book: Book::default(), weather, restarts, endings, hash: 0 }
+        Run { world, senders, inboxes, names, book: Book::default(), hasty, weather, restarts, endings, hash: 0 }
     }
 
     /// Sends `count` more images, of sizes from one byte to many chunks, to one to three receivers.
@@ -143,9 +155,9 @@ impl Run {
     }
 
     /// Phases of faults while images are sent. Ends as it is: `settle` heals.
-    pub fn torment(&mut self, mask: Mask, phases: u64) {
+    pub fn torment(&mut self, mask: Mask, focus: Mask, phases: u64) {
         for _ in 0..phases {
-            let phase = Phase::draw(mask, &mut self.weather);
+            let phase = Phase::draw(mask, focus, &mut self.weather);
             let images = self.weather.within(0, 8);
             self.submit(images);
             let begin_us = self.world.now_us;
@@ -197,6 +209,9 @@ impl Run {
                 if !self.world.may_damage(node) || !self.world.rot(node, fault) {
                     return;
                 }
+                if fault == Fault::LogRot && self.weather.chance(50) {
+                    self.world.crash(node, fault); // Before anything more is written behind it.
+                }
             }
             Fault::Emptied => {
                 if !self.world.may_damage(node) || !self.world.is_up(node) {
@@ -213,6 +228,16 @@ impl Run {
                 let sender = self.weather.within(0, self.senders.len() as u64) as usize;
                 if !self.send_other_bytes(sender) {
                     return;
+                }
+            }
+            Fault::Twins => {
+                if !self.send_twins() {
+                    return;
+                }
+            }
+            Fault::AckAhead => {
+                for conn in ack_ahead(&mut self.world, HASTY, self.hasty) {
+                    self.endings.push((self.world.now_us + 4_000_000, Ending::HangUp(conn)));
                 }
             }
             Fault::ClockJump => {
@@ -249,18 +274,45 @@ impl Run {
     fn send_other_bytes(&mut self, sender: usize) -> bool {
         let Some((content, begin)) = self.senders[sender].newest_begin() else { return false };
         let other = self.book.rival(content, self.world.now_us);
-        let conn = impostor(&mut self.world, begin, other);
-        self.endings.push((self.world.now_us + 4_000_000, Ending::HangUp(conn)));
+        self.send_as(begin, other);
         true
+    }
+
+    /// Bytes are stored by one node only, which then hears nobody; others under the same id by the next node, which cannot
+    /// pass them on either. Then both tell the leader what they have.
+    fn send_twins(&mut self) -> bool {
+        let sender = self.weather.within(0, self.senders.len() as u64) as usize;
+        let Some((content, mut begin)) = self.senders[sender].newest_begin() else { return false };
+        begin.image.sequence.0 += self.weather.within(1, 100);
+        begin.fingerprint.length = self.weather.within(1, 100_000);
+        let now_us = self.world.now_us;
+        let first = self.book.stray(content, now_us);
+        self.world.cut_holders(true);
+        self.send_as(begin.clone(), first);
+        self.endings.push((now_us + 400_000, Ending::FirstTwin(begin, first)));
+        self.endings.push((now_us + 9_000_000, Ending::Holders));
+        true
+    }
+
+    fn send_as(&mut self, begin: Begin, content: u64) {
+        let conn = impostor(&mut self.world, begin, content);
+        self.endings.push((self.world.now_us + 4_000_000, Ending::HangUp(conn)));
     }
 
     /// Heals everything and waits until every image is accepted, delivered and acknowledged, and nothing is left over.
     /// Panics with a report if it takes too long.
     pub fn settle(&mut self) -> Done {
         self.heal();
-        let deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;
+        let mut deadline_us = self.world.now_us + HEALED_SECONDS * 1_000_000;
+        let mut has_given_up = false;
         while !self.is_settled() {
             if self.world.now_us >= deadline_us {
+                if self.has_rivals() && !has_given_up {
+                    has_given_up = true;
+                    self.give_up_rivals();
+                    deadline_us += HEALED_SECONDS * 1_000_000;
+                    continue;
+                }
                 panic!("not live again within {HEALED_SECONDS} s: {}\n{}", self.report(), self.world.describe());
             }
             self.step();
@@ -279,6 +331,19 @@ impl Run {
         }
     }
 
+    /// Whether somebody sent different bytes under one id.
+    fn has_rivals(&self) -> bool {
+        self.world.counts.of(Fault::OtherBytes) + self.world.counts.of(Fault::Twins) > 0
+    }
+
+    /// As many nodes may have the one bytes as have the others, and neither are enough: it stays undecided which are the
+    /// image's until its session ends (documented at `Begin`). The remedy is a new id.
+    fn give_up_rivals(&mut self) {
+        for sender in self.senders.iter_mut().filter(|sender| sender.newest_begin().is_some()) {
+            sender.vanish(&mut self.world);
+        }
+    }
+
     fn heal(&mut self) {
         self.world.rates = Rates::default();
         self.world.heal_network();
@@ -290,7 +355,8 @@ impl Run {
 
     /// Everything is acknowledged: after the idle time at the latest no upload, request or byte is left.
     fn check_nothing_is_held(&mut self) {
-        let deadline_us = self.world.now_us + CLEAN_SECONDS * 1_000_000;
+        let mut deadline_us = self.world.now_us + CLEAN_SECONDS * 1_000_000;
+        let mut has_waited = false;
         loop {
             self.pass(1_000_000);
             let left = self.world.under_way();
@@ -298,6 +364,16 @@ impl Run {
                 return;
             }
             if self.world.now_us >= deadline_us {
+                if (self.world.has_rot() || self.has_rivals()) && !has_waited {
+                    // Bytes of which the leader was told before they rotted go with the session of their sender.
+                    has_waited = true;
+                    self.world
+                        .nodes()
+                        .into_iter()
+                        .for_each(|node| self.world.jump(node, SESSION_IDLE_MS.cast_signed()));
+                    deadline_us += CLEAN_SECONDS * 1_000_000;
+                    continue;
+                }
                 panic!("held for ever: {left:?}\n{}", self.world.describe());
             }
         }
@@ -312,6 +388,7 @@ impl Run {
         for heard in &heard {
             let said = format!("{} {heard:?}", self.world.now_us);
             self.hash = self.hash.rotate_left(5) ^ proto::checksum::crc64(said.as_bytes());
+            self.check_reply(heard);
         }
         for user in &mut self.senders {
             heard.iter().for_each(|heard| user.hear(&mut self.world, heard));
@@ -330,6 +407,14 @@ impl Run {
         }
         self.restart();
         self.end_faults();
+    }
+
+    /// What a user hears must be true at that moment, whoever it is.
+    fn check_reply(&self, heard: &Heard) {
+        if let Heard::Reply(_, ClientReply::Acked { inbox, upto }, _) = heard {
+            let most = self.book.images();
+            assert!(upto.0 <= most, "{inbox:?} counts {} images as acknowledged, and {most} were sent", upto.0);
+        }
     }
 
     /// Nodes that ended, by whatever fault, come back some time later.
@@ -355,6 +440,19 @@ impl Run {
                 continue;
             }
             match self.endings.swap_remove(at).1 {
+                Ending::Holders => self.world.cut_holders(false),
+                Ending::FirstTwin(begin, first) => {
+                    let whole = fingerprint(first, begin.fingerprint.length);
+                    for node in self.world.copies(begin.image, whole) {
+                        self.world.isolate(node, true);
+                        self.endings.push((now_us + 2_500_000, Ending::Isolate(node)));
+                    }
+                    self.endings.push((now_us + 1_500_000, Ending::SecondTwin(begin, first)));
+                }
+                Ending::SecondTwin(begin, first) => {
+                    let second = self.book.rival(first, now_us);
+                    self.send_as(begin, second);
+                }
                 Ending::Cut(from, to) => self.world.cut(from, to, false),
                 Ending::Isolate(node) => self.world.isolate(node, false),
                 Ending::Clog(from, to) => self.world.clog(from, to, 0),
@@ -403,6 +501,7 @@ pub fn plan(seed: u64, limits: Limits) -> Plan {
         nodes,
         cores: 1 + (seed / 4 % 3) as u16,
         is_busy: seed.is_multiple_of(2),
+        upload_idle_us: if seed % 5 == 2 { 1_000_000 } else { 60_000_000 },
         mutant: limits.mutant,
         trace_lines: limits.trace_lines,
     }
@@ -418,7 +517,7 @@ impl Run {
     /// Faults, healing, checks.
     pub(crate) fn whole(&mut self, seed: u64, limits: Limits) -> Done {
         let drawn = 4 + seed % (PHASES_MAX - 3);
-        self.torment(limits.mask, drawn.min(limits.phases));
+        self.torment(limits.mask, limits.focus, drawn.min(limits.phases));
         self.settle()
     }
 }

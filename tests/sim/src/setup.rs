@@ -3,17 +3,22 @@
 use logic::shard::{InitialMember, ShardConfig};
 use proto::ids::Address;
 
+use crate::world::Plan;
+
 /// Bytes of a log segment.
 pub const SEGMENT_BYTES: u32 = 1 << 20;
+
+/// A session that is not used for so long ends.
+pub const SESSION_IDLE_MS: u64 = 7 * 24 * 3_600_000;
 
 /// Bytes of recent chunks a core keeps.
 pub const CACHE_BYTES: u64 = 4 << 20;
 
 /// The configuration of one core.
-pub fn shard_config(address: Address, cores: u16, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
+pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
     ShardConfig {
         address,
-        cores,
+        cores: plan.cores,
         entropy,
         members: members.to_vec(),
         copies: 0,
@@ -21,7 +26,7 @@ pub fn shard_config(address: Address, cores: u16, members: &[InitialMember], ent
         segment_bytes: SEGMENT_BYTES,
         cache_bytes: CACHE_BYTES,
         reserve_bytes: 1 << 20,
-        upload_idle_us: 60_000_000,
-        session_idle_ms: 7 * 24 * 3_600_000,
+        upload_idle_us: plan.upload_idle_us,
+        session_idle_ms: SESSION_IDLE_MS,
     }
 }

@@ -382,12 +382,12 @@ impl InboxUser {
     }
 }
 
-fn hello_to_any() -> ClientRequest {
+fn hello(target: Target) -> ClientRequest {
     ClientRequest::Hello {
         version_min: PROTOCOL_VERSION_MIN,
         version_max: PROTOCOL_VERSION_MAX,
         cluster: ClusterId::UNKNOWN,
-        target: Target::Any,
+        target,
         credentials: Vec::new(),
     }
 }
@@ -396,7 +396,7 @@ fn hello_to_any() -> ClientRequest {
 pub fn impostor(world: &mut World, begin: Begin, content: u64) -> ConnId {
     let nodes = world.nodes();
     let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
-    let conn = world.connect(Address { node, core: CoreId(0) }, hello_to_any());
+    let conn = world.connect(Address { node, core: CoreId(0) }, hello(Target::Any));
     let length = begin.fingerprint.length;
     let image = begin.image;
     let (fingerprint, name) = (fingerprint(content, length), format!("{content}.img"));
@@ -409,12 +409,31 @@ pub fn impostor(world: &mut World, begin: Begin, content: u64) -> ConnId {
     conn
 }
 
+/// Opens the inbox of `name` at every node and acknowledges far more than was ever sent to it, without listening.
+pub fn ack_ahead(world: &mut World, name: &str, inbox: InboxId) -> Vec<ConnId> {
+    let core = core_of(name, world.cores());
+    let nodes = world.nodes();
+    let open = |node: NodeId| {
+        let target = Target::Client(name.to_owned());
+        let conn = world.connect(Address { node, core }, hello(target));
+        let (resume_seq, resume_from) = (InboxSeq(0), 0);
+        world.request(
+            conn,
+            ClientRequest::OpenInbox { name: name.to_owned(), credit: 0, resume_seq, resume_from },
+            None,
+        );
+        world.request(conn, ClientRequest::Ack { inbox, upto: InboxSeq(1 << 40) }, None);
+        conn
+    };
+    nodes.into_iter().map(open).collect()
+}
+
 /// Registers a client by asking, again and again, whichever node answers.
 pub fn register(world: &mut World, name: &str) -> InboxId {
     loop {
         let nodes = world.nodes();
         let node = nodes[world.random.within(0, nodes.len() as u64) as usize];
-        let conn = world.connect(Address { node, core: CoreId(0) }, hello_to_any());
+        let conn = world.connect(Address { node, core: CoreId(0) }, hello(Target::Any));
         let request = proto::ids::RequestId(1);
         world.request(conn, ClientRequest::Register { request, name: name.to_owned() }, None);
         let deadline_us = world.now_us + 3_000_000;

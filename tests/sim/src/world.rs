@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use logic::consensus::Dropped;
 use logic::io::{Body, BodyRef, BufId, ConnId, Effect, Input};
 use logic::limits::TICK_US;
 use logic::shard::InitialMember;
 use proto::client::{ClientReply, ClientRequest};
-use proto::ids::{Address, CoreId, Incarnation, NodeId};
-use proto::peer::{Lane, PeerMessage};
+use proto::ids::{Address, CoreId, Fingerprint, ImageId, Incarnation, NodeId};
+use proto::peer::{Lane, LeaderAnswer, PeerMessage};
 
 use crate::checks::Checks;
 use crate::disk::Facts;
@@ -18,6 +19,8 @@ use crate::node::{Done, Node};
 use crate::random::Random;
 use crate::trace::Trace;
 
+/// Events and inputs within a millisecond, at most.
+const STEPS_MAX: u64 = 100_000;
 const START_US: u64 = 1_000_000;
 /// Time between two pulses.
 const PULSE_US: u64 = 5_000;
@@ -98,6 +101,34 @@ pub(crate) struct Wire {
     pub facts: Option<Facts>,
 }
 
+/// What lies on the disks, for checks.
+pub(crate) struct Disks<'a> {
+    nodes: &'a BTreeMap<NodeId, Node>,
+}
+
+impl Disks<'_> {
+    /// How many nodes have that entry.
+    pub fn logs_with(&self, index: u64, term: u64) -> u64 {
+        self.nodes.values().filter(|node| node.durable.get(&index) == Some(&term)).count() as u64
+    }
+
+    /// Whether a core has all bytes of an image.
+    pub fn has(&self, at: Address, image: ImageId, fingerprint: Fingerprint) -> bool {
+        let copy = self.nodes[&at.node].cores[usize::from(at.core.0)].durable_copy(image);
+        copy == (fingerprint.length, fingerprint.checksum)
+    }
+
+    /// What a core has of an image, for people.
+    pub fn describe(&self, at: Address, image: ImageId) -> String {
+        self.nodes[&at.node].cores[usize::from(at.core.0)].describe(image)
+    }
+
+    /// Whether this world has damaged that node.
+    pub fn is_spoiled(&self, node: NodeId) -> bool {
+        self.nodes[&node].is_spoiled()
+    }
+}
+
 /// What users hear.
 #[derive(Debug)]
 pub enum Heard {
@@ -118,6 +149,8 @@ pub struct Plan {
     pub cores: u16,
     /// Whether cores often take several inputs before their turn.
     pub is_busy: bool,
+    /// How long bytes of an upload are kept that nobody continues, in microseconds.
+    pub upload_idle_us: u64,
     /// A wrong decision planted into every node.
     pub mutant: Mutant,
     /// How many of the last things that happened are kept for people.
@@ -145,6 +178,7 @@ pub struct World {
     pub(crate) events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     next_buf: u64,
+    steps: u64, // within this millisecond
     pub(crate) heard: Vec<Heard>,
 }
 
@@ -172,6 +206,7 @@ impl World {
             events: BTreeMap::new(),
             next_event: 0,
             next_buf: 1,
+            steps: 0,
             heard: Vec::new(),
         };
         world.after(PULSE_US, Event::Pulse);
@@ -196,7 +231,11 @@ impl World {
     /// Lets the next event happen and returns what users heard.
     pub fn run(&mut self) -> Vec<Heard> {
         let Some(((at_us, _), event)) = self.events.pop_first() else { return Vec::new() };
+        if at_us / 1000 > self.now_us / 1000 {
+            self.steps = 0;
+        }
         self.now_us = self.now_us.max(at_us);
+        self.step_made();
         if let Some((node, start)) = event.of() {
             if !self.is_running(node, start) {
                 return Vec::new();
@@ -227,10 +266,14 @@ impl World {
                 let wait = self.nodes[&node].clock.real_us(TICK_US);
                 self.after(wait, Event::Tick { node, start });
             }
-            Event::Input { to, input, .. } => {
+            Event::Input { to, input, start } => {
                 let Wire { from, link, message, facts, .. } = *input;
                 let body = facts.map(|facts| self.new_body(to, facts));
+                let dropped = self.dropped(to).filter(|_| matches!(message, PeerMessage::Raft(_)));
                 self.input(to, Input::Peer { from, incarnation: Incarnation(1), link, message, body });
+                if dropped.is_some() && dropped == self.dropped(to) {
+                    self.checks.taken((to.node, start), from.node, link);
+                }
             }
             Event::Done { at, done, .. } => self.finish(at, done),
             Event::Space { node, .. } => {
@@ -257,6 +300,20 @@ impl World {
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
         self.up_cores().for_each(|core| *counts.entry(core.shard.leader()).or_default() += 1);
         counts.into_iter().filter(|(node, _)| node.0 != 0).max_by_key(|&(_, count)| count).map(|(node, _)| node)
+    }
+
+    /// Messages that a core did not give to raft, if it takes part and runs.
+    fn dropped(&self, at: Address) -> Option<Dropped> {
+        self.nodes[&at.node].process.as_ref()?[usize::from(at.core.0)].shard.dropped()
+    }
+
+    /// Nodes with all of an image's bytes on disk.
+    pub fn copies(&self, image: ImageId, fingerprint: Fingerprint) -> Vec<NodeId> {
+        let disks = Disks { nodes: &self.nodes };
+        let has = |&id: &NodeId| {
+            (0..self.plan.cores).any(|core| disks.has(Address { node: id, core: CoreId(core) }, image, fingerprint))
+        };
+        self.nodes().into_iter().filter(has).collect()
     }
 
     /// What is under way on every core that runs, for people.
@@ -319,7 +376,14 @@ impl World {
         true
     }
 
+    /// Nothing may go round in circles: as many events and inputs within a millisecond are never right.
+    fn step_made(&mut self) {
+        self.steps += 1;
+        assert!(self.steps <= STEPS_MAX, "{STEPS_MAX} events within a millisecond, and no end");
+    }
+
     fn step(&mut self, at: Address, input: Input) -> Vec<Effect> {
+        self.step_made();
         let now = self.nodes[&at.node].clock.now(self.now_us);
         let mut effects = Vec::new();
         self.core(at).shard.step(now, input, &mut effects);
@@ -327,10 +391,10 @@ impl World {
     }
 
     fn check(&mut self, id: NodeId) {
-        let durable: Vec<_> = self.nodes.values().map(|node| &node.durable).collect();
         let node = &self.nodes[&id];
         let Some(process) = &node.process else { return };
-        self.checks.after_step(id, node.start, &process[0].shard, &durable);
+        let disks = Disks { nodes: &self.nodes };
+        self.checks.after_step(id, node.start, &process[0].shard, &disks);
         for core in process {
             self.checks.bounds(id, &core.shard, core.buffers.len());
         }
@@ -347,6 +411,17 @@ impl World {
     /// Carries out effects; what stays within the node and costs nothing goes to `inputs`.
     fn sort(&mut self, at: Address, effects: Vec<Effect>, inputs: &mut VecDeque<(Address, Input)>) {
         for effect in effects {
+            if let Effect::Send { message: PeerMessage::Request { origin, request, body, .. }, .. } = &effect
+                && *origin == at
+            {
+                self.checks.asked(at, *request, body);
+            }
+            if let Effect::Send { message: PeerMessage::Answer { body: LeaderAnswer::Ready { ready }, .. }, .. } =
+                &effect
+            {
+                let last = ready.iter().map(|receiver| receiver.index).max().unwrap_or_default();
+                self.checks.told_ready(at, last, &self.nodes[&at.node].process.as_ref().expect("it runs")[0].shard);
+            }
             match effect {
                 Effect::Tell { core, note } => {
                     inputs.push_back((Address { node: at.node, core }, Input::Core { from: at.core, note }));

@@ -6,7 +6,15 @@ use sim::scenario::{Limits, Run, plan, run};
 use sim::world::Plan;
 
 fn healthy(seed: u64, nodes: u64) -> Run {
-    Run::new(Plan { seed, nodes, cores: 2, is_busy: seed.is_multiple_of(2), mutant: Mutant::None, trace_lines: 0 })
+    Run::new(Plan {
+        seed,
+        nodes,
+        cores: 2,
+        is_busy: seed.is_multiple_of(2),
+        upload_idle_us: 60_000_000,
+        mutant: Mutant::None,
+        trace_lines: 0,
+    })
 }
 
 #[test]
@@ -114,6 +122,38 @@ fn a_node_that_lost_everything_is_passed_over() {
 #[test]
 fn an_image_without_any_home_is_not_accepted() {
     run(257, Limits::FULL);
+}
+
+/// A refusal of other bytes under the same id, meant for whoever sent those, went to the sender of an image that was then
+/// delivered: refusals and cancels named no checksum.
+#[test]
+fn a_refusal_of_other_bytes_is_not_taken_for_ones_own() {
+    run(1239, Limits::FULL);
+    for seed in 1..=12 {
+        with(seed, &[Fault::OtherBytes, Fault::Twins, Fault::Loss, Fault::Isolate, Fault::Kill], 5);
+    }
+}
+
+/// Records named holders that had dropped the bytes. A holder for two homes kept them for the receivers of the one only: it
+/// had restarted and heard of the other no more; or the home had taken over further receivers and had not told it.
+#[test]
+fn whoever_a_record_names_as_holder_has_the_bytes() {
+    with(
+        39,
+        &[Fault::Loss, Fault::Duplicate, Fault::Reorder, Fault::Clog, Fault::Isolate, Fault::Kill, Fault::FullDisk],
+        3,
+    );
+    with(171, &[Fault::Loss, Fault::Reorder, Fault::Clog, Fault::Stop, Fault::Overload], 2);
+    with(67, &[Fault::Loss, Fault::Reorder, Fault::Power, Fault::Stop, Fault::ClientBreak, Fault::ClientGone], 2);
+    for seed in [26, 99, 109, 111, 134] {
+        run(seed, Limits::FULL);
+    }
+}
+
+/// Bytes of which the leader had been told rotted, and were forgotten: the record that named them came later.
+#[test]
+fn rotten_bytes_of_which_the_leader_was_told_stay() {
+    run(511, Limits::FULL);
 }
 
 /// What clusters of five and of three, of one to three cores, do is planned by the seed.

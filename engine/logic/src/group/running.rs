@@ -216,8 +216,8 @@ impl Running {
                             audience.add(home.node);
                         }
                         for core in cores_here(&ready.holders, identity.node, identity.incarnation()) {
-                            let receivers = receivers.clone();
-                            cx.tell(core, CoreNote::Claim { image: ready.image, index, receivers });
+                            let (image, fingerprint, receivers) = (ready.image, ready.fingerprint, receivers.clone());
+                            cx.tell(core, CoreNote::Claim { image, index, fingerprint, receivers });
                         }
                         self.subscriptions.on_fresh(&self.state, &outcome.fresh, cx.out);
                     }

@@ -1,6 +1,7 @@
 //! An upload as one core stores it: what is received and durable, the further holders and how they are fed, and when the
 //! leader is told.
 
+use proto::checksum::{CRC64_EMPTY, crc64, crc64_combine};
 use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{Lane, LeaderRequest, Notice, PeerMessage, Upload};
@@ -22,11 +23,12 @@ pub(super) enum Chunk {
 /// What is only needed until the image is ready.
 #[derive(Debug)]
 pub(super) struct Uploading {
-    pub(super) spec: Upload,
-    pub(super) unready: Vec<String>, // receivers of `spec` whose record is not known here
+    pub(super) spec: Upload,           // with all receivers that anybody announced here
+    pub(super) own: Vec<String>,       // those of them of which this core is the home
+    pub(super) unready: Vec<String>,   // those of them whose record is not known here
     pub(super) claimed: Vec<LogIndex>, // records that claimed the bytes, since freed or not
     pub(super) is_home: bool,
-    pub(super) sources: Vec<Address>,
+    pub(super) sources: Vec<Source>,
     pub(super) received_end: u64,
     pub(super) durable_end: u64,     // <= received_end
     pub(super) durable_sum: u64,     // CRC-64 of the bytes below `durable_end`
@@ -35,7 +37,16 @@ pub(super) struct Uploading {
     pub(super) others: Vec<Other>,   // as home: the further holders
     pub(super) notice: NoticeState,
     pub(super) is_told: bool, // the leader was told of these bytes, and may name this core as holder at any time
+    pub(super) is_orphan: bool, // complete for long, and no record: perhaps nobody else tells the leader
     pub(super) complete_us: Option<u64>, // since when all bytes are durable and have the right checksum
+}
+
+/// Who announced an upload.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub(super) address: Address,
+    pub(super) is_ingest: bool, // else a home, which may be the same core
+    pub(super) receivers: u64,  // for whom, as announced last (`names_sum`)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,26 +63,73 @@ pub(super) struct Other {
     pub(super) address: Address,
     pub(super) sent_end: u64,
     pub(super) durable_end: u64,
-    pub(super) reading: bool, // a chunk for it is being read from disk
-    pub(super) asked: bool,   // it was silent and has been asked again: it may have begun anew
+    pub(super) receivers: u64, // for whom it keeps the bytes, as far as it said (`names_sum`)
+    pub(super) reading: bool,  // a chunk for it is being read from disk
+    pub(super) asked: bool,    // it was silent and has been asked again: it may have begun anew
     pub(super) incarnation: Incarnation,
     pub(super) heard_us: u64,
     pub(super) sent_us: u64,
 }
 
 impl Uploading {
+    /// Whether the bytes with that checksum are meant, not others under the same id.
+    pub(super) fn is_of(&self, checksum: u64) -> bool {
+        self.spec.fingerprint.checksum == checksum
+    }
+
     pub(super) fn has_other(&self, node: NodeId) -> bool {
         self.others.iter().any(|other| other.address.node == node)
     }
 
+    /// Whether that further holder may be named in a record: it has all bytes, and keeps them until every receiver of
+    /// this upload has a record.
+    pub(super) fn has_whole(&self, other: &Other) -> bool {
+        other.durable_end == self.spec.fingerprint.length && other.receivers == names_sum(self.names())
+    }
+
+    /// For whom this core sees to it that the image becomes ready: those of whom it is the home; if nobody else seems to,
+    /// all.
+    pub(super) fn names(&self) -> &[String] {
+        if self.is_home && !self.is_orphan { &self.own } else { &self.spec.receivers }
+    }
+
+    /// Tells further holders, or asks after what they have.
+    fn announce(&self, cx: &mut Context<'_>, to: Address) {
+        let (chain, receivers) = (vec![cx.me, to], self.names().to_vec());
+        cx.send_on(Lane::Holder, to, PeerMessage::Upload(Upload { chain, receivers, ..self.spec.clone() }));
+    }
+
+    /// Somebody announced the image: further receivers are added, and the further holders told of them.
+    pub(super) fn add_receivers(&mut self, cx: &mut Context<'_>, source: Source, names: &[String]) {
+        self.sources.retain(|other| (other.address, other.is_ingest) != (source.address, source.is_ingest));
+        self.sources.push(source);
+        let known = names_sum(self.names());
+        for name in names {
+            if !self.spec.receivers.contains(name) {
+                self.spec.receivers.push(name.clone());
+                self.unready.push(name.clone());
+            }
+            if source.is_ingest && !self.own.contains(name) {
+                self.own.push(name.clone());
+            }
+        }
+        self.is_home |= source.is_ingest;
+        if names_sum(self.names()) == known {
+            return;
+        }
+        if self.notice == NoticeState::Ready {
+            self.notice = NoticeState::Idle;
+        }
+        self.others.iter().for_each(|other| self.announce(cx, other.address));
+    }
+
     pub(super) fn add_other(&mut self, cx: &mut Context<'_>, address: Address) {
-        let mut chain = vec![cx.me];
-        chain.push(address);
-        cx.send_on(Lane::Holder, address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
+        self.announce(cx, address);
         self.others.push(Other {
             address,
             sent_end: 0,
             durable_end: 0,
+            receivers: 0,
             reading: false,
             asked: false,
             incarnation: Incarnation::default(),
@@ -97,7 +155,7 @@ impl Uploading {
     /// Puts the next node on the ring in the place of one that failed. False if there is none to take.
     pub(super) fn replace(&mut self, cx: &mut Context<'_>, lost: NodeId) -> bool {
         let Some(position) = self.others.iter().position(|other| other.address.node == lost) else { return true };
-        if self.others[position].durable_end == self.spec.fingerprint.length {
+        if self.has_whole(&self.others[position]) {
             return true; // It has the bytes; whether it counts is for the record to say.
         }
         cx.suspects.insert(lost, cx.now);
@@ -110,46 +168,54 @@ impl Uploading {
         self.others[position].heard_us = cx.now.mono_us; // If there is none, it is asked again.
         let Some(next) = next else { return false };
         let gone = self.others.remove(position);
-        cx.send_on(Lane::Holder, gone.address, PeerMessage::UploadCancel { image: self.spec.image });
+        let (image, checksum) = (self.spec.image, self.spec.fingerprint.checksum);
+        cx.send_on(Lane::Holder, gone.address, PeerMessage::UploadCancel { image, checksum });
         self.add_other(cx, next);
         true
     }
 
     /// Begins again with holders that did not confirm what was sent.
     pub(super) fn resend(&mut self, cx: &mut Context<'_>) {
-        let length = self.spec.fingerprint.length;
-        for other in self.others.iter_mut().filter(|other| other.durable_end < length) {
+        for position in 0..self.others.len() {
+            let other = &self.others[position];
             let quiet_us = cx.now.mono_us.saturating_sub(other.heard_us.max(other.sent_us));
-            if quiet_us >= RESEND_US && !other.reading {
-                other.sent_us = cx.now.mono_us;
-                other.sent_end = other.durable_end;
-                other.asked = true;
-                let chain = vec![cx.me, other.address];
-                cx.send_on(Lane::Holder, other.address, PeerMessage::Upload(Upload { chain, ..self.spec.clone() }));
+            if self.has_whole(other) || quiet_us < RESEND_US || other.reading {
+                continue;
+            }
+            self.announce(cx, other.address);
+            let other = &mut self.others[position];
+            other.sent_us = cx.now.mono_us;
+            other.sent_end = other.durable_end;
+            other.asked = true;
+        }
+    }
+
+    /// Complete bytes are not dropped, so they must come to a record: when nobody else seems to see to that, this core does.
+    pub(super) fn look_after(&mut self, cx: &Context<'_>) {
+        let is_late = self.complete_us.is_some_and(|since_us| cx.now.mono_us >= since_us + ORPHAN_US);
+        if is_late && !self.is_orphan && !self.unready.is_empty() {
+            self.is_orphan = true;
+            if self.notice == NoticeState::Ready {
+                self.notice = NoticeState::Idle;
             }
         }
     }
 
     /// Tells the leader once enough holders have all bytes; a lone holder tells it when nobody else seems to.
     pub(super) fn try_notice(&mut self, cx: &mut Context<'_>) {
-        let Some(complete_us) = self.complete_us else { return };
-        if self.notice != NoticeState::Idle || !cx.requests.has_room() {
+        if self.complete_us.is_none() || self.notice != NoticeState::Idle || !cx.requests.has_room() {
             return;
         }
-        let length = self.spec.fingerprint.length;
         let mut holders = vec![Holder { address: cx.me, incarnation: cx.view.incarnation }];
         holders.extend(
             self.others
                 .iter()
-                .filter(|other| other.durable_end == length)
+                .filter(|other| self.has_whole(other))
                 .map(|other| Holder { address: other.address, incarnation: other.incarnation }),
         );
         let spared = usize::from(cx.mutant.is(Mutant::CopyTooFew));
         let enough = holders.len() + spared >= usize::from(cx.view.copies);
-        if !enough && cx.now.mono_us < complete_us + ORPHAN_US {
-            return;
-        }
-        if !self.is_home && cx.now.mono_us < complete_us + ORPHAN_US {
+        if !(self.is_orphan || enough && self.is_home) {
             return;
         }
         (self.notice, self.is_told) = (NoticeState::Asked, true);
@@ -158,7 +224,7 @@ impl Uploading {
             low_water: self.spec.low_water,
             fingerprint: self.spec.fingerprint,
             name: self.spec.name.clone(),
-            receivers: self.spec.receivers.clone(),
+            receivers: self.names().to_vec(),
             holders,
         };
         let purpose = Purpose::Notice { image: self.spec.image, checksum: self.spec.fingerprint.checksum };
@@ -215,10 +281,25 @@ pub(super) fn feed(
     }
 }
 
+/// What identifies a list of receivers: CRC-64 of their names, each ended by a zero byte.
+pub(super) fn names_sum(names: &[String]) -> u64 {
+    names.iter().fold(CRC64_EMPTY, |sum, name| {
+        let part = crc64(&[name.as_bytes(), &[0]].concat());
+        crc64_combine(sum, part, name.len() as u64 + 1)
+    })
+}
+
+/// Tells everybody who announced the image what is durable here.
 pub(super) fn report(cx: &mut Context<'_>, image: ImageId, upload: &Uploading) {
-    for &source in &upload.sources {
+    report_to(cx, image, upload, |_| true);
+}
+
+/// Tells some of them.
+pub(super) fn report_to(cx: &mut Context<'_>, image: ImageId, upload: &Uploading, is_told: impl Fn(&Source) -> bool) {
+    for source in upload.sources.iter().filter(|source| is_told(source)) {
         let (durable_end, incarnation) = (upload.durable_end, cx.view.incarnation);
-        let checksum = upload.spec.fingerprint.checksum;
-        cx.send(source, PeerMessage::UploadProgress { image, durable_end, incarnation, checksum });
+        let (checksum, receivers) = (upload.spec.fingerprint.checksum, source.receivers);
+        let message = PeerMessage::UploadProgress { image, durable_end, incarnation, checksum, receivers };
+        cx.send(source.address, message);
     }
 }

@@ -1,0 +1,104 @@
+//! Uploads that will not be stored: what is told to whom, and what becomes of the bytes.
+//!
+//! Every refusal and every cancel names the bytes it means: while somebody sends others under the same id, what is said
+//! of one is not taken for the other.
+
+use proto::error::Refusal;
+use proto::ids::{Address, ImageId};
+use proto::peer::{Lane, PeerMessage, Upload};
+
+use super::Home;
+use super::upload::Uploading;
+use crate::context::Context;
+use crate::store::chunks::ChunkId;
+
+impl Home {
+    /// A further holder will not store the bytes: another one is tried.
+    pub fn on_refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Address,
+        (image, checksum): (ImageId, u64),
+        refusal: Refusal,
+    ) {
+        let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
+        let Some(upload) = upload.filter(|upload| upload.is_of(checksum)) else { return };
+        if upload.others.iter().any(|other| other.address == from) {
+            tracing::debug!(%image, %from, ?refusal, "a holder refused");
+            if refusal == Refusal::NoSpace {
+                upload.full.push(from.node);
+            }
+            if !upload.replace(cx, from.node) && refusal == Refusal::NoSpace {
+                let text = format!("no node has room for a further copy of image {image}; free space or add disks");
+                return self.give_up(cx, image, refusal, &text);
+            }
+            self.advance(cx, image);
+        }
+    }
+
+    /// The upload was refused elsewhere.
+    pub fn on_cancel(&mut self, cx: &mut Context<'_>, (image, checksum): (ImageId, u64)) {
+        let Some(object) = self.objects.get(&image) else { return };
+        let is_undecided = |upload: &Uploading| upload.complete_us.is_none() && upload.is_of(checksum);
+        let undecided = object.upload.as_ref().is_some_and(is_undecided);
+        if object.claims.is_empty() && object.before.is_empty() && undecided {
+            self.cancel_others(cx, image);
+            self.drop_object(cx, image);
+        }
+    }
+
+    /// The image was refused for good.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>, image: ImageId, refusal: Refusal, text: &str) {
+        self.cancel_others(cx, image);
+        let object = self.objects.get_mut(&image).expect("the caller found it");
+        let upload = object.upload.as_ref().expect("only an upload is refused");
+        for source in &upload.sources {
+            refuse(cx, source.address, upload_of(&upload.spec), refusal, text.to_owned());
+        }
+        if matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
+            // A record that this node has not applied yet may name it all the same. What is applied will tell.
+            self.settle(image);
+        } else if object.claims.is_empty() && object.before.is_empty() {
+            self.drop_object(cx, image);
+        } else if object.claims.is_empty() {
+            self.restore(cx, image);
+        } else {
+            self.settle(image);
+        }
+    }
+
+    pub(super) fn cancel_others(&mut self, cx: &mut Context<'_>, image: ImageId) {
+        let Some(upload) = self.objects.get(&image).and_then(|object| object.upload.as_ref()) else { return };
+        let (_, checksum) = upload_of(&upload.spec);
+        for other in &upload.others {
+            cx.send_on(Lane::Holder, other.address, PeerMessage::UploadCancel { image, checksum });
+        }
+    }
+
+    /// These chunks have no place on this node's disk.
+    pub(super) fn refuse_for_space(&mut self, cx: &mut Context<'_>, chunks: Vec<ChunkId>) {
+        for id in chunks {
+            if self.objects.get(&id.image).is_some_and(|object| object.life == id.life && object.upload.is_some()) {
+                let text = format!("no space: node {} has no room for a further chunk file", cx.me.node);
+                self.give_up(cx, id.image, Refusal::NoSpace, &text);
+            }
+        }
+    }
+}
+
+/// The image, and which bytes under its id.
+pub(super) fn upload_of(spec: &Upload) -> (ImageId, u64) {
+    (spec.image, spec.fingerprint.checksum)
+}
+
+/// Tells whoever sends those bytes that they will not be stored.
+pub(super) fn refuse(
+    cx: &mut Context<'_>,
+    to: Address,
+    (image, checksum): (ImageId, u64),
+    refusal: Refusal,
+    text: String,
+) {
+    tracing::trace!(%image, %to, ?refusal, text, "refused");
+    cx.send(to, PeerMessage::UploadRefused { image, checksum, refusal, text });
+}
