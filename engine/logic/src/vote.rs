@@ -13,10 +13,13 @@
 //! 508  4   CRC-32 of bytes 0..508
 //! ```
 //! All integers are little-endian. A change is written to the first copy, synced, written to the second copy, synced; only
-//! then is it acted upon. So at every moment at least one copy is whole, and the later whole copy counts.
+//! then is it acted upon. So at every moment at least one copy is whole, and the later whole copy counts. A copy with a
+//! counter or term above `POSITION_MAX` is not whole.
 
 use proto::ids::{ClusterId, NodeId, Term};
 use proto::limits::SECTOR_BYTES;
+
+use crate::limits::POSITION_MAX;
 
 const MAGIC: &[u8; 8] = b"HELIOVOT";
 const VERSION: u16 = 1;
@@ -101,9 +104,13 @@ impl Vote {
         if !whole {
             return Copy::Bad;
         }
+        let (counter, term) = (u64_at(16), u64_at(24));
+        if counter > POSITION_MAX || term > POSITION_MAX {
+            return Copy::Bad;
+        }
         Copy::Whole(Vote {
-            counter: u64_at(16),
-            term: Term(u64_at(24)),
+            counter,
+            term: Term(term),
             voted: NodeId(u64_at(32)),
             node: NodeId(u64_at(40)),
             cluster: ClusterId(u128::from_le_bytes(sector[48..64].try_into().expect("sixteen bytes were asked for"))),
@@ -153,6 +160,18 @@ mod tests {
             let mut flipped = *sector;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Vote::choose([&flipped, &other.encode()]), Ok(Some(other)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn counter_or_term_at_the_end_of_the_number_range_is_bad() {
+        let (good, most) = (vote(1, 1), vote(POSITION_MAX, POSITION_MAX));
+        assert_eq!(Vote::choose([&good.encode(), &most.encode()]), Ok(Some(most)));
+        for huge in [POSITION_MAX + 1, u64::MAX] {
+            for bad in [Vote { counter: huge, ..most }, Vote { term: Term(huge), ..most }] {
+                assert_eq!(Vote::choose([&good.encode(), &bad.encode()]), Ok(Some(good)), "{bad:?}");
+                assert_eq!(Vote::choose([&bad.encode(), &bad.encode()]), Err(Amnesia), "{bad:?}");
+            }
         }
     }
 

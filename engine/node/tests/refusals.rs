@@ -13,9 +13,11 @@ use client::{Client, Inbox, Options, Sender};
 use harness::{Cluster, image, own_host};
 use node::{ErrorKind, NodeConfig, NodeError, StopHandle, run};
 use proto::client::{ClientRequest, Target};
-use proto::codec::{Encoder, encode_client_request, encode_peer_hello};
+use proto::codec::{Encoder, decode_peer_welcome, encode_client_request, encode_peer_hello, encode_peer_message};
+use proto::error::Refusal;
+use proto::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameLimits};
 use proto::ids::{Address, ClusterId, CoreId, Incarnation, NodeId, RequestId};
-use proto::peer::{Lane, PeerHello};
+use proto::peer::{Lane, LeaderRequest, PeerHello, PeerMessage, PeerWelcome};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -144,6 +146,53 @@ fn node_lives_on_after_garbage_and_every_truncation_of_valid_frames() {
     cluster.stop();
 }
 
+/// A member of two clusters by mistake: its messages have the right form and the wrong meaning.
+#[test]
+fn peer_of_another_cluster_is_refused_with_what_it_says_and_one_of_this_cluster_is_served() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.wait_until("the cluster is there", |status| status.iter().all(|node| node.leader.0 != 0));
+    // From now on this test speaks for node 3.
+    cluster.stop_node(2);
+    cluster.wait_until("another leads", |status| {
+        let leader = status[0].leader;
+        matches!(leader.0, 1 | 2) && status.iter().all(|node| node.leader == leader)
+    });
+    let status = cluster.status().remove(0);
+    let at = cluster.peer_addresses().remove(status.leader.0 as usize - 1);
+    let (ours, other) = (status.cluster, ClusterId(status.cluster.0 ^ 1));
+
+    let (welcome, mut stream) = register_as_peer(&at, hello_of(3, other, status.leader), "mallory");
+    let PeerWelcome::Refused { refusal: Refusal::WrongCluster, text } = welcome else { panic!("{welcome:?}") };
+    assert!(text.contains(&format!("this is cluster {ours}, not {other}")), "{text}");
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "closed after the refusal");
+
+    let (welcome, _stream) = register_as_peer(&at, hello_of(3, ours, status.leader), "bob");
+    assert!(matches!(welcome, PeerWelcome::Welcome { cluster, .. } if cluster == ours), "{welcome:?}");
+    cluster.wait_until("bob is registered", |status| status.iter().all(|node| node.clients == 1));
+    let options = Options { deadline: Some(PATIENCE), ..Options::new([cluster.client_addresses().remove(0)]) };
+    Client::new(options).unwrap().register("carol").unwrap();
+    cluster.wait_until("carol is registered", |status| status.iter().all(|node| node.clients >= 2));
+    assert!(cluster.status().iter().all(|node| node.clients == 2), "what the other cluster's node said counts");
+    cluster.stop();
+}
+
+/// Says hello and at once that `name` is to be registered; gives the answer to the hello.
+fn register_as_peer(at: &str, hello: PeerHello, name: &str) -> (PeerWelcome, TcpStream) {
+    let mut bytes = hello_bytes(&hello);
+    let body = LeaderRequest::Register { name: name.to_owned() };
+    let message = PeerMessage::Request { origin: hello.source, request: RequestId(1), hops: 1, body };
+    encode_peer_message(&mut Encoder::new(), hello.source, hello.target, &message, 0, &mut bytes);
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&bytes).unwrap();
+    let mut header = [0; FRAME_HEADER_BYTES];
+    stream.read_exact(&mut header).unwrap();
+    let header = FrameHeader::parse(&header, FrameLimits::HANDSHAKE).unwrap();
+    let mut meta = vec![0; header.meta_bytes()];
+    stream.read_exact(&mut meta).unwrap();
+    (decode_peer_welcome(&header, &meta).unwrap(), stream)
+}
+
 #[test]
 fn client_that_does_not_read_its_answers_is_closed_and_the_others_are_served() {
     let cluster = Cluster::start(1, 1);
@@ -185,18 +234,27 @@ fn status_frame() -> Vec<u8> {
 }
 
 fn peer_hello() -> Vec<u8> {
-    let hello = PeerHello {
+    let target = Address { node: NodeId(1), core: CoreId(1) };
+    hello_bytes(&PeerHello { target, ..hello_of(9, ClusterId(5), NodeId(1)) })
+}
+
+/// From core 0 of a node to core 0 of another.
+fn hello_of(node: u64, cluster: ClusterId, target: NodeId) -> PeerHello {
+    PeerHello {
         version_min: 1,
         version_max: 1,
-        cluster: ClusterId(5),
-        source: Address { node: NodeId(9), core: CoreId(0) },
+        cluster,
+        source: Address { node: NodeId(node), core: CoreId(0) },
         incarnation: Incarnation(1),
         start: 1,
-        target: Address { node: NodeId(1), core: CoreId(1) },
+        target: Address { node: target, core: CoreId(0) },
         lane: Lane::Control,
         credentials: Vec::new(),
-    };
+    }
+}
+
+fn hello_bytes(hello: &PeerHello) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_peer_hello(&mut Encoder::new(), &hello, &mut bytes);
+    encode_peer_hello(&mut Encoder::new(), hello, &mut bytes);
     bytes
 }

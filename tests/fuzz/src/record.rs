@@ -253,7 +253,7 @@ impl Model {
         let (clients, sessions, undelivered) = state.counts();
         assert_eq!((clients, undelivered), (self.inboxes.len() as u64, self.waiting.len() as u64));
         assert!(sessions <= self.sessions.len() as u64);
-        let live: Vec<(LogIndex, ImageId)> = state.live_records().map(|(index, image, _)| (index, image)).collect();
+        let live: Vec<(LogIndex, ImageId)> = state.live_records().map(|(index, image, ..)| (index, image)).collect();
         let expected: Vec<(LogIndex, ImageId)> =
             self.waiting.iter().map(|(index, (image, _))| (*index, *image)).collect();
         assert_eq!(live, expected);

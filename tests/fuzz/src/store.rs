@@ -25,9 +25,6 @@ use crate::sector;
 const TABLE_BYTES: usize = 16 << 10;
 const TABLE_SLOTS: u32 = (TABLE_BYTES / SLOT_BYTES) as u32;
 const HEAP_BYTES: usize = 1 << 20;
-/// Birth numbers that forged slots have; those that are counted on from there must not overflow.
-// TODO(once a slot with a birth above the middle of the number range is refused): u64::MAX.
-const BIRTH_MAX: u64 = u64::MAX - (1 << 20);
 
 type Tables = BTreeMap<FileId, Vec<u8>>;
 
@@ -245,7 +242,7 @@ impl Store {
             let blocks = if script.flag() { script.number(u64::from(u32::MAX)) as u32 } else { blocks_for(length) };
             slot[36..40].copy_from_slice(&blocks.to_le_bytes());
             slot[44..48].copy_from_slice(&1u32.to_le_bytes());
-            slot[56..64].copy_from_slice(&script.number(BIRTH_MAX).to_le_bytes());
+            slot[56..64].copy_from_slice(&script.number(u64::MAX).to_le_bytes());
             let crc = crc32fast::hash(&slot[8..]);
             slot[4..8].copy_from_slice(&crc.to_le_bytes());
             tables.get_mut(&FileId(1)).expect("there is a first one")[at * SLOT_BYTES..][..SLOT_BYTES]
@@ -294,6 +291,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [begin, written, replaced, &[11, 14, 2, 0, 0, 0, 3, 2, 1, 9, 9, 1, 0, 0, 1, 0, 14, 1, 0, 0, 0, 0, 0, 8]]
             .concat(),
         [begin, written, &[10, 15, 3, 4, 200, 0, 5, 6, 250, 0, 9, 7, 200, 1, 3, 2]].concat(),
+        // Births: the largest number, and 2^62.
+        [begin, written, &[10, 15, 1, 4, 200, 0, 254, 0, 9, 7, 0, 255, 0, 0, 0, 0x40]].concat(),
     ]
     .into()
 }

@@ -13,9 +13,8 @@ use raft::StateRole;
 use raft::eraftpb::MessageType;
 
 use super::convert;
+use crate::limits::POSITION_START_MAX;
 
-/// Terms and indexes above this are nonsense: raft adds to them without looking for overflow.
-pub const POSITION_MAX: u64 = 1 << 62;
 /// Bytes of a heartbeat's context. raft uses it for reads only, with a key of ours of at most this size.
 pub const CONTEXT_BYTES_MAX: usize = 32;
 
@@ -79,7 +78,7 @@ pub enum Invalid {
         /// Who.
         from: NodeId,
     },
-    /// A term or index of 0 where there is one, or above `POSITION_MAX`.
+    /// A term or index of 0 where there is one, or above `POSITION_START_MAX`.
     #[error("position {value} is out of range")]
     Position {
         /// The value.
@@ -261,7 +260,8 @@ fn check_parties(message: &RaftMessage, kind: MessageType, came: NodeId, facts: 
     require(voter || !voters_only, || Invalid::FromLearner { kind: message.kind, from })
 }
 
-/// raft takes a term of 0 as "a message of this node itself", and adds to numbers without looking for overflow.
+/// raft takes a term of 0 as "a message of this node itself", and adds to numbers without looking for overflow; what it
+/// comes to must be readable when it was on disk.
 fn check_numbers(message: &RaftMessage) -> Result<(), Invalid> {
     require(message.term.0 != 0, || Invalid::Position { value: 0 })?;
     for value in [
@@ -272,7 +272,7 @@ fn check_numbers(message: &RaftMessage) -> Result<(), Invalid> {
         message.commit_term.0,
         message.reject_hint.0,
     ] {
-        require(value <= POSITION_MAX, || Invalid::Position { value })?;
+        require(value <= POSITION_START_MAX, || Invalid::Position { value })?;
     }
     Ok(())
 }

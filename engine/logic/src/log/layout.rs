@@ -36,7 +36,8 @@
 //! ```
 //! All integers are little-endian. The seed is a CRC of cluster, nonce, segment and signature, so bytes of another store,
 //! another segment or a recycled file never decode here. The payload's CRC continues the header's, so the payload of one
-//! entry never passes for that of another. Zeros never decode: a signature and a kind are never 0.
+//! entry never passes for that of another. Zeros never decode: a signature and a kind are never 0. No number of 8 bytes
+//! that is counted (all but cluster and nonce) is above `POSITION_MAX`.
 
 use std::fmt;
 
@@ -44,6 +45,7 @@ use proto::ids::{ClusterId, LogIndex, Term};
 use proto::limits::SECTOR_BYTES;
 
 use crate::io::SegmentId;
+use crate::limits::POSITION_MAX;
 
 /// Bytes of the header of a segment: entries begin here.
 pub const SEGMENT_HEADER_BYTES: u32 = SECTOR_BYTES as u32;
@@ -203,7 +205,11 @@ impl SegmentHeader {
             durable: u64_at(sector, 64),
             durable_upto: Position { segment: SegmentId(u64_at(sector, 72)), offset: u32_at(sector, 80) },
         };
-        let sane = header.signature != 0 && header.segment.0 != 0 && header.segment_bytes >= SEGMENT_BYTES_MIN;
+        let counters = [header.segment.0, header.signature, header.durable, header.durable_upto.segment.0];
+        let sane = header.signature != 0
+            && header.segment.0 != 0
+            && header.segment_bytes >= SEGMENT_BYTES_MIN
+            && counters.iter().all(|counter| *counter <= POSITION_MAX);
         if sane { Ok(header) } else { Err(HeaderError::Value) }
     }
 
@@ -403,9 +409,12 @@ impl EntryCodec {
             round_continued: flags & FLAG_CONTINUED != 0,
             round_last: flags & FLAG_LAST != 0,
         };
+        // The durable round is below the round.
+        let counters = [header.term.0, header.index.0, header.round, header.commit.0];
         let sane = u64_at(fields, 8) == self.signature
             && flags & !(FLAG_LAST | FLAG_CONTINUED) == 0
             && header.durable < header.round
+            && counters.iter().all(|counter| *counter <= POSITION_MAX)
             && header.round_start >= SEGMENT_HEADER_BYTES
             && header.round_start.is_multiple_of(ENTRY_ALIGN_BYTES);
         sane.then_some(header)

@@ -19,6 +19,7 @@ use proto::ids::{LogIndex, NodeId, Term};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
 use crate::io::{DiskError, LogWrite};
+use crate::limits::POSITION_MAX;
 use crate::log::fetch::{FetchError, FetchId, Fetches, LogFetch};
 use crate::log::flush::{Flight, Next};
 use crate::log::layout::{
@@ -259,6 +260,7 @@ impl Log {
         }
         for entry in entries {
             assert_eq!(entry.index, self.last + 1, "entries without a gap");
+            assert!(entry.term <= POSITION_MAX, "term {}", entry.term);
             assert!(entry.entry_type == EntryType::EntryNormal && entry.context.is_empty(), "only records are logged");
             assert!(entry.data.len() <= self.payload_bytes_max() as usize, "payload of {} bytes", entry.data.len());
             self.last = entry.index;

@@ -12,6 +12,9 @@ pub mod flush;
 pub mod layout;
 #[allow(clippy::module_inception, reason = "the running log is the log")]
 pub mod log;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod range_test;
 pub mod recover;
 pub mod rounds;
 mod runs;

@@ -21,6 +21,7 @@ use proto::ids::{LogIndex, Term};
 use proto::limits::SECTOR_BYTES;
 
 use crate::io::{LogFile, LogWrite, SegmentId};
+use crate::limits::POSITION_START_MAX;
 use crate::log::layout::{HeaderError, Position, Reader, Reason, SEGMENT_FIRST, SEGMENT_HEADER_BYTES, StoreId};
 use crate::log::log::LogConfig;
 use crate::log::rounds::{Identifier, RoundRecord, Rounds};
@@ -214,6 +215,12 @@ pub enum RecoverError {
         /// What the vote file says.
         vote_term: Term,
     },
+    /// A term, round or signature from which counting could come to what is taken for damage. No log gets there by itself.
+    #[error("the log has counted to {position}, which no log does by itself; {REMEDY}")]
+    Exhausted {
+        /// The largest of them.
+        position: u64,
+    },
     /// A segment belongs to another cluster or data directory.
     #[error(
         "log segment {} belongs to cluster {} and another data directory: files were mixed up; put the right ones back",
@@ -280,6 +287,10 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
     }
+    let position = behind.round_max.max(behind.signature_max).max(entry_term.0);
+    if position > POSITION_START_MAX {
+        return Err(RecoverError::Exhausted { position });
+    }
     if input.config.mutant.is(Mutant::ApplyUncommitted) {
         walk.commit = walk.last;
     }
@@ -290,8 +301,8 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         commit: LogIndex(walk.commit),
         round: walk.round,
         end: walk.end,
-        round_next: behind.round_max.saturating_add(1),
-        signature_next: behind.signature_max.saturating_add(1),
+        round_next: behind.round_max + 1,
+        signature_next: behind.signature_max + 1,
         mend,
         runs: walk.runs,
         terms: walk.terms,
@@ -449,8 +460,11 @@ fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>
         signature,
     };
     let void = |round| RoundRecord { round, durable: walk.round, start: walk.end, end: walk.end, signature };
+    let last = (walk.round > 0).then_some(whole);
+    // A number a whole turn ahead has the slot of the last round, whose identifier matters more.
     let passed_over = (walk.round + 1..=round_max).rev().take(VOID_ROUNDS_MAX).map(void);
-    for record in passed_over.chain((walk.round > 0).then_some(whole)) {
+    let passed_over = passed_over.filter(|void| last.is_none_or(|last| last.offset() != void.offset()));
+    for record in passed_over.chain(last) {
         if rounds.record(record.round).is_none_or(|found| found.end != record.end) {
             let bytes = record.encode(store).to_vec();
             writes.push(LogWrite { file: LogFile::Rounds, offset: record.offset(), bytes });

@@ -180,6 +180,20 @@ fn entry_above_the_vote_is_amnesia() {
     assert!(disk.recover_at(1).is_ok());
 }
 
+/// Found by fuzzing: the number passed over and the last round have one slot, and each start wrote both again.
+#[test]
+fn number_a_whole_turn_ahead_is_passed_over_once() {
+    let (mut disk, _) = ten_rounds();
+    let sector = disk.file(LogFile::Segment(SegmentId(2)));
+    let ahead = SegmentHeader { durable: 10 + ROUNDS_SLOTS, ..SegmentHeader::decode(sector).unwrap() };
+    sector[..SECTOR_BYTES].copy_from_slice(&ahead.encode()[..]);
+    let (mut log, _) = disk.recover().unwrap();
+    assert!(log.needs_mending());
+    disk.settle(&mut log);
+    let (again, content) = disk.recover().unwrap();
+    assert_eq!((again.judgement(), content.len(), again.needs_mending()), (Judgement::Clean, 10, false));
+}
+
 #[test]
 fn missing_segments_and_bad_headers_of_used_ones_are_rot() {
     let (mut disk, mut log) = start(4096);

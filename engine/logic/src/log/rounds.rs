@@ -24,12 +24,14 @@
 //!           508  4   CRC-32 of bytes 0..508
 //! ```
 //! All integers are little-endian. A record that begins where it ends is void: the round was torn, nothing of it was kept, and
-//! its number is passed over. So once the ring went round, no slot is zero.
+//! its number is passed over. So once the ring went round, no slot is zero. No round, segment or signature is above
+//! `POSITION_MAX`.
 
 use proto::ids::ClusterId;
 use proto::limits::SECTOR_BYTES;
 
 use crate::io::SegmentId;
+use crate::limits::POSITION_MAX;
 use crate::log::layout::{Position, StoreId};
 
 /// Records in the ring. Only the newest few matter; more make it likelier that a rotten sector is an old one.
@@ -120,7 +122,13 @@ impl RoundRecord {
             signature: u64_at(64),
         };
         let store = StoreId { cluster: ClusterId(u128_at(72)), nonce: u128_at(88) };
-        (record.round > 0 && record.durable < record.round && record.start <= record.end).then_some((record, store))
+        // The durable round is below the round, and the start not behind the end.
+        let counters = [record.round, record.end.segment.0, record.signature];
+        let sane = record.round > 0
+            && record.durable < record.round
+            && record.start <= record.end
+            && counters.iter().all(|counter| *counter <= POSITION_MAX);
+        sane.then_some((record, store))
     }
 
     /// Whether the round was torn and nothing of it was kept.

@@ -6,13 +6,14 @@
 //! 40 crc32          44 file (low 32)  48 crc64           56 birth
 //! ```
 //! All little-endian; the CRC is over bytes 8 to 63. `birth` grows with every slot a store writes, so of two slots
-//! whose extents overlap the younger one tells the truth. File and block bind a slot to its place.
+//! whose extents overlap the younger one tells the truth; it is never above `POSITION_MAX`. File and block bind a slot to its place.
 
 use proto::checksum::crc32;
 use proto::ids::{ImageId, Sequence, SessionId};
 use proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES};
 
 use crate::io::{Extent, FileId};
+use crate::limits::POSITION_MAX;
 use crate::store::layout::{FILE_BLOCKS, SLOT_BYTES};
 
 const MAGIC: [u8; 4] = *b"SLT1";
@@ -81,6 +82,7 @@ impl Slot {
         let fits = slot.length >= 1
             && slot.length as usize <= CHUNK_BYTES_MAX
             && slot.extent.blocks == blocks_for(slot.length)
+            && slot.birth <= POSITION_MAX
             && block.checked_add(slot.extent.blocks).is_some_and(|end| end <= FILE_BLOCKS);
         fits.then_some(slot)
     }
@@ -90,6 +92,7 @@ impl Slot {
 mod tests {
     use super::{Slot, blocks_for};
     use crate::io::{Extent, FileId};
+    use crate::limits::POSITION_MAX;
     use proto::ids::{ImageId, Sequence, SessionId};
 
     fn slot() -> Slot {
@@ -111,6 +114,15 @@ mod tests {
         assert_eq!(Slot::decode(&bytes, FileId(4), 17), None);
         assert_eq!(Slot::decode(&bytes, FileId(5), 16), None);
         assert_eq!(Slot::decode(&[0; 64], FileId(4), 16), None, "zeros are an empty slot");
+    }
+
+    #[test]
+    fn birth_at_the_end_of_the_number_range_is_damage() {
+        let most = Slot { birth: POSITION_MAX, ..slot() };
+        assert_eq!(Slot::decode(&most.encode(), FileId(4), 16), Some(most));
+        for birth in [POSITION_MAX + 1, u64::MAX] {
+            assert_eq!(Slot::decode(&Slot { birth, ..slot() }.encode(), FileId(4), 16), None);
+        }
     }
 
     #[test]

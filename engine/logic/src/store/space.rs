@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 
 use crate::io::{Extent, FileId};
+use crate::limits::POSITION_MAX;
 use crate::store::layout::{FILE_BLOCKS, FILE_BYTES, SLOT_BYTES, SLOTS_PER_SECTOR, TABLE_BYTES};
 use crate::store::slot::Slot;
 
@@ -65,7 +66,7 @@ impl Space {
                 .collect();
             slots.sort_by_key(|slot| std::cmp::Reverse(slot.birth));
             for slot in slots {
-                space.next_birth = space.next_birth.max(slot.birth.saturating_add(1));
+                space.next_birth = space.next_birth.max(slot.birth + 1);
                 if space.take_exactly(slot.extent) {
                     space.note_written(slot);
                     used.push(slot);
@@ -149,6 +150,7 @@ impl Space {
     /// The chunk's bytes are in its extent: its slot goes to disk with the next commit.
     pub fn note_written(&mut self, slot: Slot) {
         let file = self.files.get_mut(&slot.extent.file).expect("an extent lies in a file that exists");
+        assert!(slot.birth <= POSITION_MAX, "birth {}", slot.birth);
         let before = file.live.insert(slot.extent.block, slot);
         assert!(before.is_none(), "two live extents at {:?}", slot.extent);
         let sector = (slot.extent.file, slot.extent.block / SLOTS_PER_SECTOR);

@@ -44,6 +44,16 @@ struct Taker {
 
 impl Taker {
     fn start(at: SocketAddr, window: u64, check: impl Fn(&PeerHello) -> Option<Refusal> + 'static) -> Taker {
+        Taker::start_as(at, window, ClusterId::UNKNOWN, check)
+    }
+
+    /// One that knows its cluster.
+    fn start_as(
+        at: SocketAddr,
+        window: u64,
+        cluster: ClusterId,
+        check: impl Fn(&PeerHello) -> Option<Refusal> + 'static,
+    ) -> Taker {
         let listener = Rc::new(Bound::bind(at).unwrap().adopt(64).unwrap());
         let taker = Taker { listener, tasks: Tasks::new(), taken: Rc::default(), ends: Rc::default() };
         let (taken, ends, check) = (Rc::clone(&taker.taken), Rc::clone(&taker.ends), Rc::new(check));
@@ -51,7 +61,7 @@ impl Taker {
             let (taken, ends, check) = (Rc::clone(&taken), Rc::clone(&ends), Rc::clone(&check));
             async move {
                 let welcome = |hello: &PeerHello| match check(hello) {
-                    None => PeerWelcome::Welcome { version: 1, cluster: hello.cluster, credit: window },
+                    None => PeerWelcome::Welcome { version: 1, cluster, credit: window },
                     Some(refusal) => PeerWelcome::Refused { refusal, text: "no".to_owned() },
                 };
                 let Ok(link) = IncomingLink::welcome(accepted, welcome).await else { return };
@@ -259,6 +269,28 @@ fn refusal_is_told_with_its_reason_and_not_as_unreachable() {
         let (node, text) = (NodeId(THERE), "no".to_owned());
         assert_eq!(events.borrow()[0], PeerEvent::Refused { node, refusal: Refusal::NotMember, text });
         assert_eq!(peers.stats().dropped, 1);
+        peers.stop().await;
+        taker.stop().await;
+    });
+}
+
+#[test]
+fn node_that_answers_for_another_cluster_is_sent_nothing() {
+    run(async {
+        let taker = Taker::start_as(loopback(), 0, ClusterId(8), |_| None);
+        let (peers, events) = peers(taker.address());
+        peers.reset(ClusterId(7), Incarnation(4));
+        peers.send(there(), Lane::Control, &note(1), None).unwrap();
+        until(|| !events.borrow().is_empty()).await;
+        let told = events.borrow()[0].clone();
+        assert!(matches!(told, PeerEvent::Refused { refusal: Refusal::WrongCluster, .. }), "{told:?}");
+        until(|| taker.ends.borrow().len() == 1).await;
+        assert_eq!((taker.count(), peers.stats().dropped), (0, 1));
+        // The same node once it is known to be of that cluster.
+        peers.reset(ClusterId(8), Incarnation(4));
+        peers.send(there(), Lane::Control, &note(2), None).unwrap();
+        until(|| taker.count() == 1).await;
+        assert_eq!(taker.taken.borrow()[0].message, note(2));
         peers.stop().await;
         taker.stop().await;
     });

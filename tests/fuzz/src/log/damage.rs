@@ -12,10 +12,6 @@ use super::disk::{Disk, STORE};
 use crate::script::Script;
 use crate::sector;
 
-/// Terms, indexes, rounds, signatures and segments that forgeries have.
-// TODO(once a log with a position above the middle of the number range is refused): u64::MAX.
-const POSITION_MAX: u64 = 1 << 62;
-
 fn some_segment(script: &mut Script<'_>, disk: &Disk) -> Option<u64> {
     let nth = script.below(disk.segments.len().max(1));
     disk.segments.keys().nth(nth).copied()
@@ -108,8 +104,8 @@ pub fn forge(script: &mut Script<'_>, disk: &mut Disk, round: u64) {
             let Some(bytes) = bytes.get_mut(at..at + SECTOR_BYTES) else { return };
             for _ in 0..=script.byte() % 4 {
                 let field = script.below(84);
-                // The last byte of a long number stays (see `POSITION_MAX`), and so does the length of a segment.
-                if !matches!(field, 12..16 | 23 | 31 | 39 | 55 | 71 | 79) {
+                // The length of a segment stays.
+                if !matches!(field, 12..16) {
                     bytes[field] = script.byte();
                 }
             }
@@ -197,15 +193,15 @@ fn forge_header(script: &mut Script<'_>, disk: &mut Disk) {
 fn forge_round(script: &mut Script<'_>, disk: &mut Disk, round: u64) {
     disk.rounds.resize(ROUNDS_BYTES as usize, 0);
     let place = |script: &mut Script<'_>| Position {
-        segment: SegmentId(script.number(POSITION_MAX)),
+        segment: SegmentId(script.number(u64::MAX)),
         offset: script.number(1 << 20) as u32 & !7,
     };
     let mut record = RoundRecord {
-        round: round + script.number(POSITION_MAX - round) % 4,
+        round: round + script.number(u64::MAX) % 4,
         durable: round.saturating_sub(1),
         start: place(script),
         end: place(script),
-        signature: script.number(POSITION_MAX),
+        signature: script.number(u64::MAX),
     };
     match script.below(4) {
         0 => change(script, &mut record.round),
@@ -225,7 +221,6 @@ fn change(script: &mut Script<'_>, number: &mut u64) {
         0 => number.saturating_add(1),
         1 => number.saturating_sub(1),
         2 => number.saturating_sub(u64::from(script.byte())),
-        _ => script.number(POSITION_MAX),
-    }
-    .min(POSITION_MAX);
+        _ => script.number(u64::MAX),
+    };
 }

@@ -5,8 +5,10 @@ use proto::peer::{LeaderRequest, RaftMessage};
 use raft::eraftpb::MessageType;
 
 use super::world::{Notes, Op, OpKind, Parcel, World};
-use crate::consensus::manager::{Dropped, ProposeError};
-use crate::consensus::settings::{APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX};
+use crate::consensus::manager::{Committed, Dropped, ProposeError};
+use crate::consensus::settings::{
+    APPEND_BYTES_MAX, APPENDS_INFLIGHT_MAX, COMMITTED_BYTES_MAX, UNCOMMITTED_BYTES_MAX, WAITING_MAX,
+};
 use crate::consensus::{Audience, Request, RoleKind, convert};
 use crate::io::{DiskError, Effect, Ticket};
 use crate::log::log::CACHE_BYTES_MAX;
@@ -107,6 +109,46 @@ fn append_has_many_entries_and_no_more_bytes_than_its_bound() {
     let bytes = |parcel: &&Parcel| parcel.message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
     assert!(appends.iter().all(|parcel| bytes(parcel) as u64 <= APPEND_BYTES_MAX));
     assert!(appends.iter().any(|parcel| parcel.to == 3 && parcel.message.entries.len() > 50));
+}
+
+/// Guard rail: what a flush makes deliverable at once is handed out in portions, so that applying it never takes long.
+#[test]
+fn committed_backlog_is_handed_out_in_portions_within_the_bound() {
+    let mut world = World::with_segments(3, 1, 1, 4 << 20);
+    world.elect(1);
+    let disks = [(2, OpKind::Flush), (4, OpKind::Flush)];
+    world.held.extend(disks);
+    let records: Vec<String> = (0..500).map(|i| format!("{i} {}", "x".repeat(5000))).collect();
+    for batch in records.chunks(20) {
+        world.propose(1, &batch.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        world.settle();
+    }
+    world.pass(6);
+    // The flush that was under way has a little; the next one takes all the rest.
+    disks.iter().for_each(|(node, kind)| world.finish(*node, *kind));
+    let handed = world.records(2).len();
+    world.complete(2, OpKind::Flush);
+    let (mut portions, mut effects) = (Vec::new(), Vec::new());
+    let manager = world.node(2).up();
+    loop {
+        manager.release(&mut effects);
+        if !manager.raw.has_ready() {
+            break;
+        }
+        manager.take_ready(&mut effects);
+        portions.push(manager.take_committed());
+    }
+    portions.retain(|portion| !portion.is_empty());
+    let bytes = |portion: &Vec<Committed>| portion.iter().map(|entry| entry.data().len() as u64).sum::<u64>();
+    let sizes: Vec<u64> = portions.iter().map(bytes).collect();
+    let (_, full) = sizes.split_last().expect("there was a backlog");
+    assert!(sizes.iter().all(|bytes| *bytes <= COMMITTED_BYTES_MAX), "{sizes:?}");
+    assert!(full.len() > 5 && full.iter().all(|bytes| *bytes > COMMITTED_BYTES_MAX * 9 / 10), "{sizes:?}");
+    let texts = portions.iter().flatten().map(|entry| String::from_utf8(entry.data().to_vec()).unwrap());
+    assert!(texts.eq(records[handed..].iter().cloned()), "all of it, in order");
+    // A whole turn goes on until nothing is left of it.
+    world.finish(4, OpKind::Flush);
+    assert_eq!(world.records(4), records);
 }
 
 /// A flush that was cut off is repaired durably before the node says or hears anything.

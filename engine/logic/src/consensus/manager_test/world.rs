@@ -360,9 +360,14 @@ impl World {
 
     /// Finishes the first operation of that kind.
     pub fn finish(&mut self, node: u64, kind: OpKind) {
+        self.complete(node, kind);
+        self.maybe_turn(node);
+    }
+
+    /// The same without a turn.
+    pub fn complete(&mut self, node: u64, kind: OpKind) {
         let it = self.node(node);
-        let at = it.ops.iter().position(|op| op.kind() == kind).unwrap();
-        let op = it.ops.remove(at).unwrap();
+        let op = it.ops.iter().position(|op| op.kind() == kind).and_then(|at| it.ops.remove(at)).unwrap();
         let manager = it.manager.as_mut().unwrap();
         match op {
             Op::Flush(ticket, writes) => {
@@ -387,7 +392,6 @@ impl World {
                 manager.on_log_read(ticket, Ok(bytes.to_vec()));
             }
         }
-        self.maybe_turn(node);
     }
 
     /// The disk refuses the segment it is asked for.
