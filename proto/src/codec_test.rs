@@ -276,6 +276,8 @@ fn table_without_its_required_fields_is_refused() {
         Kind::ReplyProbeDone,
         Kind::ReplyPong,
         Kind::LinkCredit,
+        Kind::PeerHealAsk,
+        Kind::PeerHealAnswer,
     ];
     assert_eq!(accepted, all_zero);
     assert!(decode_record(meta).is_err());

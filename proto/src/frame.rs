@@ -175,6 +175,10 @@ kinds! {
     PeerFetched = 0x040d,
     /// `PeerMessage::FetchFailed`.
     PeerFetchFailed = 0x040e,
+    /// `PeerMessage::HealAsk`.
+    PeerHealAsk = 0x040f,
+    /// `PeerMessage::HealAnswer`.
+    PeerHealAnswer = 0x0410,
 }
 
 /// Who says messages of a kind to whom.

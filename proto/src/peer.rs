@@ -179,6 +179,27 @@ pub enum PeerMessage {
         /// CRC-32 of the body.
         crc32: u32,
     },
+    /// A member whose log lost entries asks the voters what they have. It takes part again only when it has everything that
+    /// it may have acknowledged.
+    HealAsk {
+        /// Comes back in the answer: drawn anew at each start.
+        nonce: u64,
+        /// Last entry of the asker's log. A leader that believes it to have more begins to send from here.
+        last: LogIndex,
+    },
+    /// Answers `HealAsk`.
+    HealAnswer {
+        /// From the question.
+        nonce: u64,
+        /// The answering node's term.
+        term: Term,
+        /// Term of its last entry.
+        last_term: Term,
+        /// Its last entry.
+        last: LogIndex,
+        /// Whether it leads that term.
+        leads: bool,
+    },
     /// Answers `Fetch`: not here.
     FetchFailed {
         /// From the request.

@@ -338,6 +338,14 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::UploadCancel { image: IMAGE, checksum: u64::MAX - 5 },
         PeerMessage::Fetch { request: REQUEST, image: IMAGE, offset: 0 },
         PeerMessage::Fetched { request: REQUEST, image: IMAGE, offset: CHUNK_OFFSET, crc32: 0 },
+        PeerMessage::HealAsk { nonce: u64::MAX, last: LogIndex(77) },
+        PeerMessage::HealAnswer {
+            nonce: u64::MAX - 7,
+            term: Term(9),
+            last_term: Term(8),
+            last: LogIndex(1 << 40),
+            leads: true,
+        },
         PeerMessage::FetchFailed { request: REQUEST, image: IMAGE, refusal: Refusal::NotHeld },
     ];
     all.extend(raft_messages().into_iter().map(PeerMessage::Raft));

@@ -169,6 +169,16 @@ impl Group {
             (Phase::Running(running), PeerMessage::Request { origin, request, hops, body }) => {
                 running.on_request(cx, Request { origin, request, hops, body });
             }
+            (Phase::Running(running), PeerMessage::HealAsk { nonce, last }) => {
+                if let Some((standing, last_term)) = running.manager.on_heal_ask(from.node, last) {
+                    let (term, last, leads) =
+                        (standing.term, standing.last, standing.role == consensus::RoleKind::Leader);
+                    cx.send(from, PeerMessage::HealAnswer { nonce, term, last_term, last, leads });
+                }
+            }
+            (Phase::Running(running), PeerMessage::HealAnswer { nonce, term, last_term, last, leads }) => {
+                running.manager.on_heal_answer(from.node, nonce, term, (last_term, last), leads);
+            }
             (Phase::Running(_), PeerMessage::Bootstrap(peer::Bootstrap::Empty { .. })) => self.tell_minted(cx, from),
             (Phase::Bootstrapping(bootstrap), PeerMessage::Bootstrap(message)) => {
                 if let Some(minted) = bootstrap.on_message(from.node, &message) {
@@ -270,6 +280,11 @@ impl Group {
             }
             Phase::Running(running) => {
                 running.manager.on_tick(cx.now);
+                if let Some((nonce, last, others)) = running.manager.heal_ask() {
+                    for node in others {
+                        cx.send(group_of(node), PeerMessage::HealAsk { nonce, last });
+                    }
+                }
                 running.watch(cx, &self.heard_us, self.awake_us);
                 if is_due {
                     running.ask_to_return(cx, &self.config);

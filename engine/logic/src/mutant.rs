@@ -53,6 +53,10 @@ mutants! {
     TruncateRot = "truncate-rot",
     /// A log whose last round may have been acknowledged is cut off, as if that round was torn (P4).
     TruncateUncertain = "truncate-uncertain",
+    /// A node whose log lost entries votes as if it had them (P1, P4).
+    VoteWhileHealing = "vote-while-healing",
+    /// A log counts as healed as soon as a leader was heard (P1, P4).
+    HealTooEarly = "heal-too-early",
     /// Recovery applies all that is in the log, not only what it knows to be committed (P2).
     ApplyUncommitted = "apply-uncommitted",
     /// The images of a session are forgotten with each new leader: a retry makes a second inbox entry (P2).

@@ -18,6 +18,7 @@ use crate::io::{Effect, LogFile, Now, SegmentId};
 use crate::log::disk_model::{Disk, append_flushed, start};
 use crate::log::{Judgement, LogConfig, RecoverInput, examine};
 use crate::state::{Outcome, State};
+use crate::vote::Healing;
 
 const SESSION: SessionId = SessionId(4);
 
@@ -183,7 +184,13 @@ fn damaged_log_is_cut_off() {
     let examined = |disk: &Disk, mutant| {
         let segments: Vec<_> = disk.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
         let config = LogConfig { mutant, ..disk.config() };
-        let input = RecoverInput { segments: &segments, rounds: &disk.rounds, vote_term: Term(u64::MAX), config };
+        let input = RecoverInput {
+            segments: &segments,
+            rounds: &disk.rounds,
+            vote_term: Term(u64::MAX),
+            config,
+            heals: Healing::Whole,
+        };
         examine(&input).map(|examined| (examined.judgement, examined.last.0.0, examined.commit.0))
     };
     let (mut disk, mut log) = start(4096);

@@ -379,7 +379,11 @@ impl Stages {
         cx.suspects.remove(from.node);
         let Stages { clients, ingest, home, delivery, group, .. } = self;
         match message {
-            PeerMessage::Bootstrap(_) | PeerMessage::Raft(_) | PeerMessage::Request { .. } => {
+            PeerMessage::Bootstrap(_)
+            | PeerMessage::Raft(_)
+            | PeerMessage::Request { .. }
+            | PeerMessage::HealAsk { .. }
+            | PeerMessage::HealAnswer { .. } => {
                 if let Some(group) = group {
                     group.on_peer(cx, from, link, message);
                 }

@@ -9,7 +9,8 @@
 //! 32   8   node voted for in that term; 0 if none
 //! 40   8   node whose vote it is
 //! 48   16  cluster
-//! 64   444 zero
+//! 64   1   whether the log lost entries and is being healed (`Healing`)
+//! 65   443 zero
 //! 508  4   CRC-32 of bytes 0..508
 //! ```
 //! All integers are little-endian. A change is written to the first copy, synced, written to the second copy, synced; only
@@ -38,6 +39,21 @@ pub struct Vote {
     pub cluster: ClusterId,
     /// Whose vote it is.
     pub node: NodeId,
+    /// Whether the log lacks entries that this node may have acknowledged. Durable before anything of the log is changed.
+    pub healing: Healing,
+}
+
+/// What a log lost, until it has everything again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(u8)]
+pub enum Healing {
+    /// Nothing.
+    #[default]
+    Whole = 0,
+    /// Its last round, which was perhaps acknowledged.
+    Uncertain = 1,
+    /// Entries that were durable.
+    Rot = 2,
 }
 
 /// Neither copy can be read: the node may have voted and does not know for whom.
@@ -74,6 +90,7 @@ impl Vote {
         sector[32..40].copy_from_slice(&self.voted.0.to_le_bytes());
         sector[40..48].copy_from_slice(&self.node.0.to_le_bytes());
         sector[48..64].copy_from_slice(&self.cluster.0.to_le_bytes());
+        sector[64] = self.healing as u8;
         let crc = crc32fast::hash(&sector[..CRC_AT]);
         sector[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         sector
@@ -105,6 +122,12 @@ impl Vote {
             return Copy::Bad;
         }
         let (counter, term) = (u64_at(16), u64_at(24));
+        let healing = match sector[64] {
+            0 => Healing::Whole,
+            1 => Healing::Uncertain,
+            2 => Healing::Rot,
+            _ => return Copy::Bad,
+        };
         if counter > POSITION_MAX || term > POSITION_MAX {
             return Copy::Bad;
         }
@@ -112,6 +135,7 @@ impl Vote {
             counter,
             term: Term(term),
             voted: NodeId(u64_at(32)),
+            healing,
             node: NodeId(u64_at(40)),
             cluster: ClusterId(u128::from_le_bytes(sector[48..64].try_into().expect("sixteen bytes were asked for"))),
         })
@@ -126,7 +150,14 @@ mod tests {
     const ZERO: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 
     fn vote(counter: u64, term: u64) -> Vote {
-        Vote { counter, term: Term(term), voted: NodeId(2), cluster: ClusterId(77), node: NodeId(1) }
+        Vote {
+            counter,
+            term: Term(term),
+            voted: NodeId(2),
+            cluster: ClusterId(77),
+            node: NodeId(1),
+            healing: Healing::Rot,
+        }
     }
 
     fn bad() -> [u8; SECTOR_BYTES] {

@@ -66,6 +66,7 @@ impl PeerMessage {
                 receiver_names(receivers)?;
                 holders(all, 0, HOLDERS_MAX)
             }
+            PeerMessage::HealAsk { .. } | PeerMessage::HealAnswer { .. } => Ok(()),
             PeerMessage::UploadRefused { image: id, .. }
             | PeerMessage::UploadCancel { image: id, .. }
             | PeerMessage::FetchFailed { image: id, .. } => image(*id),

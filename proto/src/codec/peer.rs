@@ -106,6 +106,15 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             let args = wire::FetchedArgs { request: request.0, image: Some(&(*image).into()), offset: *offset };
             (Kind::PeerFetched, wire::Fetched::create(b, &args).as_union_value())
         }
+        PeerMessage::HealAsk { nonce, last } => {
+            let args = wire::HealAskArgs { nonce: *nonce, last: last.0 };
+            (Kind::PeerHealAsk, wire::HealAsk::create(b, &args).as_union_value())
+        }
+        PeerMessage::HealAnswer { nonce, term, last_term, last, leads } => {
+            let (nonce, term, last_term, last, leads) = (*nonce, term.0, last_term.0, last.0, *leads);
+            let args = wire::HealAnswerArgs { nonce, term, last_term, last, leads };
+            (Kind::PeerHealAnswer, wire::HealAnswer::create(b, &args).as_union_value())
+        }
         PeerMessage::FetchFailed { request, image, refusal } => {
             let (request, refusal) = (request.0, refusal.code());
             let args = wire::FetchFailedArgs { request, image: Some(&(*image).into()), refusal };
@@ -254,6 +263,15 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
             let m = root::<wire::Fetched<'_>>(meta)?;
             let (request, crc32) = (RequestId(m.request()), header.body_crc32());
             PeerMessage::Fetched { request, image: m.image().into(), offset: m.offset(), crc32 }
+        }
+        Kind::PeerHealAsk => {
+            let m = root::<wire::HealAsk<'_>>(meta)?;
+            PeerMessage::HealAsk { nonce: m.nonce(), last: LogIndex(m.last()) }
+        }
+        Kind::PeerHealAnswer => {
+            let m = root::<wire::HealAnswer<'_>>(meta)?;
+            let (term, last_term, last) = (Term(m.term()), Term(m.last_term()), LogIndex(m.last()));
+            PeerMessage::HealAnswer { nonce: m.nonce(), term, last_term, last, leads: m.leads() }
         }
         Kind::PeerFetchFailed => {
             let m = root::<wire::FetchFailed<'_>>(meta)?;

@@ -5587,6 +5587,283 @@ impl ::core::fmt::Debug for Fetched<'_> {
       ds.finish()
   }
 }
+pub enum HealAskOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct HealAsk<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for HealAsk<'a> {
+  type Inner = HealAsk<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> HealAsk<'a> {
+  pub const VT_NONCE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_LAST: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    HealAsk { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args HealAskArgs
+  ) -> ::flatbuffers::WIPOffset<HealAsk<'bldr>> {
+    let mut builder = HealAskBuilder::new(_fbb);
+    builder.add_last(args.last);
+    builder.add_nonce(args.nonce);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn nonce(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAsk::VT_NONCE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn last(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAsk::VT_LAST, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for HealAsk<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("nonce", Self::VT_NONCE, false)?
+     .visit_field::<u64>("last", Self::VT_LAST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct HealAskArgs {
+    pub nonce: u64,
+    pub last: u64,
+}
+impl<'a> Default for HealAskArgs {
+  #[inline]
+  fn default() -> Self {
+    HealAskArgs {
+      nonce: 0,
+      last: 0,
+    }
+  }
+}
+
+pub struct HealAskBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HealAskBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_nonce(&mut self, nonce: u64) {
+    self.fbb_.push_slot::<u64>(HealAsk::VT_NONCE, nonce, 0);
+  }
+  #[inline]
+  pub fn add_last(&mut self, last: u64) {
+    self.fbb_.push_slot::<u64>(HealAsk::VT_LAST, last, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HealAskBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    HealAskBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<HealAsk<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for HealAsk<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("HealAsk");
+      ds.field("nonce", &self.nonce());
+      ds.field("last", &self.last());
+      ds.finish()
+  }
+}
+pub enum HealAnswerOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct HealAnswer<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for HealAnswer<'a> {
+  type Inner = HealAnswer<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> HealAnswer<'a> {
+  pub const VT_NONCE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TERM: ::flatbuffers::VOffsetT = 6;
+  pub const VT_LAST_TERM: ::flatbuffers::VOffsetT = 8;
+  pub const VT_LAST: ::flatbuffers::VOffsetT = 10;
+  pub const VT_LEADS: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    HealAnswer { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args HealAnswerArgs
+  ) -> ::flatbuffers::WIPOffset<HealAnswer<'bldr>> {
+    let mut builder = HealAnswerBuilder::new(_fbb);
+    builder.add_last(args.last);
+    builder.add_last_term(args.last_term);
+    builder.add_term(args.term);
+    builder.add_nonce(args.nonce);
+    builder.add_leads(args.leads);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn nonce(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAnswer::VT_NONCE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn term(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAnswer::VT_TERM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn last_term(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAnswer::VT_LAST_TERM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn last(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HealAnswer::VT_LAST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn leads(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(HealAnswer::VT_LEADS, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for HealAnswer<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("nonce", Self::VT_NONCE, false)?
+     .visit_field::<u64>("term", Self::VT_TERM, false)?
+     .visit_field::<u64>("last_term", Self::VT_LAST_TERM, false)?
+     .visit_field::<u64>("last", Self::VT_LAST, false)?
+     .visit_field::<bool>("leads", Self::VT_LEADS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct HealAnswerArgs {
+    pub nonce: u64,
+    pub term: u64,
+    pub last_term: u64,
+    pub last: u64,
+    pub leads: bool,
+}
+impl<'a> Default for HealAnswerArgs {
+  #[inline]
+  fn default() -> Self {
+    HealAnswerArgs {
+      nonce: 0,
+      term: 0,
+      last_term: 0,
+      last: 0,
+      leads: false,
+    }
+  }
+}
+
+pub struct HealAnswerBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HealAnswerBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_nonce(&mut self, nonce: u64) {
+    self.fbb_.push_slot::<u64>(HealAnswer::VT_NONCE, nonce, 0);
+  }
+  #[inline]
+  pub fn add_term(&mut self, term: u64) {
+    self.fbb_.push_slot::<u64>(HealAnswer::VT_TERM, term, 0);
+  }
+  #[inline]
+  pub fn add_last_term(&mut self, last_term: u64) {
+    self.fbb_.push_slot::<u64>(HealAnswer::VT_LAST_TERM, last_term, 0);
+  }
+  #[inline]
+  pub fn add_last(&mut self, last: u64) {
+    self.fbb_.push_slot::<u64>(HealAnswer::VT_LAST, last, 0);
+  }
+  #[inline]
+  pub fn add_leads(&mut self, leads: bool) {
+    self.fbb_.push_slot::<bool>(HealAnswer::VT_LEADS, leads, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HealAnswerBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    HealAnswerBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<HealAnswer<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for HealAnswer<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("HealAnswer");
+      ds.field("nonce", &self.nonce());
+      ds.field("term", &self.term());
+      ds.field("last_term", &self.last_term());
+      ds.field("last", &self.last());
+      ds.field("leads", &self.leads());
+      ds.finish()
+  }
+}
 pub enum FetchFailedOffset {}
 #[derive(Copy, Clone, PartialEq)]
 

@@ -10,6 +10,7 @@ mod crashes;
 mod errors;
 mod fulldisk;
 mod garbage;
+mod healing;
 mod majority;
 mod pauses;
 mod retries;

@@ -14,10 +14,6 @@ use crate::HELIO;
 use crate::load::{Load, PATIENCE, Plan, Tally};
 use crate::random::Random;
 
-/// What a node says that cannot judge its log alone, and its exit code.
-const UNCERTAIN: &str = "the log may have lost entries that were acknowledged";
-const CODE_DATA: i32 = 5;
-
 /// What this run may do to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
@@ -54,16 +50,12 @@ pub struct Outcome {
     pub faults: Vec<(String, u64)>,
     /// What was seen because of them, or beside them.
     pub seen: Vec<(String, u64)>,
-    /// Known limits of the product that were met.
-    pub limits: Vec<(String, u64)>,
     /// Images accepted and judged.
     pub accepted: usize,
     /// Of the images that were received.
     pub findings: Findings,
     /// Not accepted though nothing forbade it: name and why.
     pub unsettled: Vec<String>,
-    /// Images accepted whose arrival could not be judged, for a known limit.
-    pub not_judged: usize,
     /// Other things worth a line.
     pub notes: Vec<String>,
     /// Faults not tried: what, why and the remedy.
@@ -94,11 +86,6 @@ impl Case {
     /// Counts what is not a fault of ours.
     pub fn count_seen(&mut self, what: &str) {
         add_one(&mut self.outcome.seen, what);
-    }
-
-    /// Counts a known limit of the product that was met.
-    pub fn count_limit(&mut self, limit: &str) {
-        add_one(&mut self.outcome.limits, limit);
     }
 
     /// The number for the long form or for the short one.
@@ -152,10 +139,7 @@ impl Case {
         if self.interrupt.load(Ordering::Acquire) { Err(Problem("interrupted".into())) } else { Ok(()) }
     }
 
-    /// Waits until every started node serves or has refused to start, and the majority, if there is one, is ready.
-    ///
-    /// A node whose log ends inside a flush round may be unable to judge it alone. Today it refuses to start then, with exit
-    /// code 5 (ARCHITECTURE.md, P4): a known limit, counted and told. Every other end is an error.
+    /// Waits until every started node serves, and the cluster is ready. A node that ends is an error.
     pub fn wait_back(&mut self, cluster: &mut Cluster, after: &str) -> Result<(), Problem> {
         let start = Instant::now();
         let mut open = cluster.running();
@@ -169,10 +153,7 @@ impl Case {
                 match cluster.take_ended(number)? {
                     Some(status) => {
                         let said = cluster.log_tail(number, 2);
-                        if status.code() != Some(CODE_DATA) || !said.contains(UNCERTAIN) {
-                            return Err(Problem(format!("node {number} ended after {after} ({status}): {said}")));
-                        }
-                        self.count_limit(&format!("node that refused to start after {after}: its log ends in doubt"));
+                        return Err(Problem(format!("node {number} ended after {after} ({status}): {said}")));
                     }
                     // A node that answers has read its log.
                     None if cluster.status(number).is_err() => still.push(number),
@@ -182,18 +163,12 @@ impl Case {
             open = still;
             thread::sleep(Duration::from_millis(20));
         }
-        if cluster.has_majority() { cluster.wait_ready(PATIENCE).map(drop) } else { Ok(()) }
+        cluster.wait_ready(PATIENCE).map(drop)
     }
 
-    /// Settles and judges a load, once `images` were accepted in all. Without a majority that is impossible: a known limit,
-    /// told with the number of images.
-    pub fn settle(&mut self, cluster: &Cluster, load: Load, images: usize) -> Result<(), Problem> {
-        if cluster.has_majority() {
-            self.outcome.add(load.finish(images)?);
-        } else {
-            self.outcome.not_judged += load.accepted();
-            self.count_limit("cluster without a majority for that reason");
-        }
+    /// Settles and judges a load, once `images` were accepted in all.
+    pub fn settle(&mut self, load: Load, images: usize) -> Result<(), Problem> {
+        self.outcome.add(load.finish(images)?);
         Ok(())
     }
 

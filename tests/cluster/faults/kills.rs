@@ -67,7 +67,7 @@ pub fn kills(case: &mut Case) -> Result<(), Problem> {
             kill(case, &mut cluster, &load, whom)?;
         }
         let left = if rounds.peek().is_none() { images.saturating_sub(case.outcome.accepted) } else { 0 };
-        case.settle(&cluster, load, left)?;
+        case.settle(load, left)?;
         cluster.check_alive()?;
     }
     Ok(())

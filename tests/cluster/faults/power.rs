@@ -1,9 +1,8 @@
 //! The power of all machines goes at once, and drives fail to flush: three nodes, each on an ext4 filesystem of its own
 //! over a drive of ours (`cluster::drive` says what that is, and what it is not).
 //!
-//! After a power cut a node may find its log torn in a way that it cannot judge alone. Today such a node refuses to start
-//! (ARCHITECTURE.md, P4): a known limit, counted and told. With two nodes left everything must still arrive, and a cluster
-//! of new nodes goes on with the cuts. With fewer, what it had accepted cannot be judged: that is told with its number.
+//! After a power cut a node may find its log torn in a way that it cannot judge alone, and so may all of them: they settle it
+//! between them and go on by themselves (ARCHITECTURE.md, P4).
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +38,7 @@ fn forbidden(case: &Case) -> Option<String> {
     }
 }
 
-/// The drives of one cluster, by node number less one; none: its node refused to start and stays away.
+/// The drives of one cluster, by node number less one; none while it is not mounted.
 struct Machines {
     // First, so that it is dropped first: nothing may use the filesystems any more.
     cluster: Cluster,
@@ -119,7 +118,7 @@ impl Machines {
 
     /// Settles and judges what this cluster was given, if it can, and ends it.
     fn finish(self, case: &mut Case, load: Load, images: usize) -> Result<(), Problem> {
-        case.settle(&self.cluster, load, images)?;
+        case.settle(load, images)?;
         let Machines { mut cluster, volumes, life } = self;
         let running = cluster.running();
         cluster.kill_together(&running)?;

@@ -27,7 +27,7 @@ impl Part {
 
     /// Prints what it did.
     pub fn print(&self) {
-        let Outcome { faults, seen, limits, accepted, findings, unsettled, notes, not_run, not_judged } = &self.outcome;
+        let Outcome { faults, seen, accepted, findings, unsettled, notes, not_run } = &self.outcome;
         println!("{} ({:.0} s)", self.name, self.time.as_secs_f64());
         for (fault, count) in faults {
             println!("  {count:>5} x {fault}");
@@ -35,14 +35,8 @@ impl Part {
         for (what, count) in seen {
             println!("  {count:>5} . {what}");
         }
-        for (limit, count) in limits {
-            println!("  {count:>5} ! known limit: {limit}");
-        }
         if *accepted > 0 {
             println!("  {accepted} images accepted, {} arrived; {}", findings.received, counts(findings));
-        }
-        if *not_judged > 0 {
-            println!("  {not_judged} accepted images not judged");
         }
         for note in notes {
             println!("  {note}");
@@ -78,7 +72,6 @@ pub fn summary(parts: &[Part], seed: u64, images_min: usize) -> bool {
     let mut all = Outcome::default();
     for part in parts {
         all.accepted += part.outcome.accepted;
-        all.not_judged += part.outcome.not_judged;
         all.findings.add(part.outcome.findings.clone());
         all.not_run.extend(part.outcome.not_run.iter().cloned());
         all.unsettled.extend(part.outcome.unsettled.iter().cloned());
@@ -98,12 +91,6 @@ pub fn summary(parts: &[Part], seed: u64, images_min: usize) -> bool {
     println!();
     for text in &all.not_run {
         println!("not run: {text}");
-    }
-    for (limit, count) in parts.iter().flat_map(|part| &part.outcome.limits) {
-        println!("known limit: {count} x {limit}");
-    }
-    if all.not_judged > 0 {
-        println!("known limit: {} accepted images not judged, their cluster has no majority any more", all.not_judged);
     }
     if !all.unsettled.is_empty() {
         println!("{} images not accepted though a majority was there or came back", all.unsettled.len());

@@ -6,6 +6,7 @@
 //! - Nobody applies what was not committed.
 //! - Whoever a record names as holder has the bytes when it is committed.
 //! - What was on a node's disk is in its log when it starts again, or it refuses.
+//! - A node that heals takes part again when it has every committed entry that it had lost.
 //! - Nobody takes a message of the group from a link after one from a newer link.
 //! - An image is ready by a record that is applied.
 //! - A core gives the number of a request to one question only, over all its lives.
@@ -146,6 +147,18 @@ impl Checks {
         self.made += 1;
         let gone = before.iter().find(|(index, term)| after.get(index) != Some(term));
         assert!(gone.is_none(), "{node} starts without an entry that it had (index, term): {gone:?}");
+    }
+
+    /// A node takes part again whose log had lost these: what of it is committed is on its disk.
+    pub fn healed(&mut self, node: NodeId, owed: &BTreeMap<u64, u64>, durable: &BTreeMap<u64, u64>) {
+        self.made += 1;
+        let is_committed =
+            |index: u64, term: u64| self.chosen.get(index as usize - 1).is_some_and(|&(chosen, _)| chosen == term);
+        let gone = owed.iter().find(|&(&index, &term)| is_committed(index, term) && durable.get(&index) != Some(&term));
+        assert!(
+            gone.is_none(),
+            "{node} takes part again without a committed entry that it had (index, term): {gone:?}"
+        );
     }
 
     /// A message of the group was given to raft: `link` must not be older than one from which it took a message before.

@@ -163,6 +163,7 @@ fn add(sum: &mut Done, done: &Done) {
     sum.checks += done.checks;
     sum.faults.merge(&done.faults);
     sum.lost += done.lost;
+    sum.healed += done.healed;
     sum.simulated_us += done.simulated_us;
     sum.hash = sum.hash.rotate_left(7) ^ done.hash;
 }
@@ -173,13 +174,14 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
     println!("faults: {}", faults.join(", "));
     println!(
         "{seeds} seeds in {:.0} s: {:.2} simulated hours, {} images, {} deliveries checked, {} records committed, {} checks, \
-         {} nodes left for healing; {failures} violations; hash {:016x}",
+         {} logs healed, {} nodes beyond that; {failures} violations; hash {:016x}",
         took.as_secs_f64(),
         sum.simulated_us as f64 / 3.6e9,
         sum.images,
         sum.deliveries,
         sum.records,
         sum.checks,
+        sum.healed,
         sum.lost,
         sum.hash
     );

@@ -32,7 +32,9 @@ pub fn focus(mutant: Mutant) -> Mask {
     Mask::of(match mutant {
         Mutant::GatherDifferentBytes => &[Fault::Twins],
         Mutant::AckUnclamped => &[Fault::AckAhead],
-        Mutant::TruncateRot | Mutant::TruncateUncertain => &[Fault::LogRot, Fault::Kill],
+        Mutant::TruncateRot | Mutant::TruncateUncertain | Mutant::VoteWhileHealing | Mutant::HealTooEarly => {
+            &[Fault::LogRot, Fault::Kill]
+        }
         Mutant::EmptiedVotes | Mutant::EmptiedRejoins => &[Fault::Emptied],
         Mutant::DropIdleCopy => &[Fault::Clog],
         _ => &[],

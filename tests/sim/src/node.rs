@@ -53,9 +53,12 @@ pub(crate) struct Node {
     pub durable: BTreeMap<u64, u64>,
     /// Refuses to start until the others can heal it.
     pub is_lost: bool,
-    has_rot: bool,     // in chunks or their index
-    has_nothing: bool, // everything it had is gone
-    is_mapped: bool,   // its way of flushing
+    heals: bool,              // its log lost entries, and it does not take part until it has them
+    owed: BTreeMap<u64, u64>, // entries that its log had and lost, by index with their terms
+    has_new_rot: bool,        // in the log, since its process started
+    has_rot: bool,            // in chunks or their index
+    has_nothing: bool,        // everything it had is gone
+    is_mapped: bool,          // its way of flushing
     free_bytes: u64,
     is_full: bool,
     slow_until_us: u64,
@@ -82,6 +85,9 @@ impl Node {
             stopped_until_us: 0,
             durable: BTreeMap::new(),
             is_lost: false,
+            heals: false,
+            owed: BTreeMap::new(),
+            has_new_rot: false,
             has_rot: false,
             has_nothing: false,
             is_mapped,
@@ -183,12 +189,16 @@ impl World {
             effects.push((address, out));
         }
         let durable = node.group.durable();
-        if !node.has_nothing {
+        let heals = process[0].shard.standing().is_some_and(|standing| standing.healing);
+        if !node.has_nothing && !heals {
             self.checks.started(id, &node.durable, &durable);
         }
-        if !node.group.is_damaged {
-            node.durable = durable;
+        if heals {
+            let gone = node.durable.iter().filter(|(index, term)| durable.get(index) != Some(term));
+            node.owed.extend(gone.map(|(&index, &term)| (index, term)));
         }
+        node.durable = durable;
+        (node.heals, node.has_new_rot) = (heals, false);
         node.process = Some(process);
         node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
         self.trace.add(self.now_us, || format!("{id} starts"));
@@ -206,14 +216,34 @@ impl World {
 
     /// Whether the node's log may be damaged: only as many may be at once as the others can do without.
     pub fn may_damage(&self, id: NodeId) -> bool {
-        let is_marked = |node: &Node| node.is_lost || node.has_rot || node.group.is_damaged || node.is_torn();
+        let is_marked =
+            |node: &Node| node.is_lost || node.has_rot || node.group.is_damaged || node.is_torn() || node.heals;
         let others = self.nodes.iter().filter(|(other, node)| **other != id && is_marked(node)).count();
         others < (self.nodes.len() - 1) / 2
     }
 
+    /// Whether a round under way may be left in pieces, whatever happens to the rounds of others: they settle that between
+    /// them, if all can answer.
+    fn may_tear(&self, id: NodeId) -> bool {
+        self.nodes.iter().all(|(other, node)| *other == id || !(node.is_lost || node.group.is_damaged))
+    }
+
+    /// Nodes of which the log was found to lack entries, and which have them again.
+    pub(crate) fn note_healing(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        let Some(process) = &node.process else { return };
+        let heals = process[0].shard.standing().is_some_and(|standing| standing.healing);
+        if node.heals && !heals {
+            self.checks.healed(id, &std::mem::take(&mut node.owed), &node.durable);
+            node.group.is_damaged &= node.has_new_rot;
+            self.healed += 1;
+        }
+        node.heals = heals;
+    }
+
     /// How a node may be damaged when it dies now.
     fn tear(&self, id: NodeId, fault: Fault) -> Tear {
-        if !self.may_damage(id) {
+        if !self.may_damage(id) && !self.may_tear(id) {
             return Tear::Whole;
         }
         let node = &self.nodes[&id];
@@ -285,6 +315,7 @@ impl World {
             Fault::LogRot => {
                 let is_hit = node.group.rot_log(random);
                 node.group.is_damaged |= is_hit;
+                node.has_new_rot |= is_hit;
                 is_hit
             }
             other => unreachable!("{other:?} is no rot"),

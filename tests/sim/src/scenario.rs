@@ -61,6 +61,8 @@ pub struct Done {
     pub faults: Counts,
     /// Nodes that refused to start until the others could heal them.
     pub lost: u64,
+    /// Nodes whose log lost entries and that have them again.
+    pub healed: u64,
     /// Simulated microseconds.
     pub simulated_us: u64,
     /// Over everything users heard: the same for the same seed and program.
@@ -326,6 +328,7 @@ impl Run {
             checks: self.world.checks.made + deliveries,
             faults: self.world.counts,
             lost: self.world.lost() as u64,
+            healed: self.world.healed,
             simulated_us: self.world.now_us,
             hash: self.hash,
         }

@@ -180,6 +180,8 @@ pub struct World {
     next_buf: u64,
     steps: u64, // within this millisecond
     pub(crate) heard: Vec<Heard>,
+    /// Nodes whose log lost entries, and that have them again.
+    pub healed: u64,
 }
 
 impl World {
@@ -208,6 +210,7 @@ impl World {
             next_buf: 1,
             steps: 0,
             heard: Vec::new(),
+            healed: 0,
         };
         world.after(PULSE_US, Event::Pulse);
         for node in 1..=plan.nodes {
@@ -391,6 +394,7 @@ impl World {
     }
 
     fn check(&mut self, id: NodeId) {
+        self.note_healing(id);
         let node = &self.nodes[&id];
         let Some(process) = &node.process else { return };
         let disks = Disks { nodes: &self.nodes };

@@ -17,7 +17,7 @@ use proto::peer::RaftMessage;
 
 use crate::consensus::settings::WAITING_MAX;
 use crate::mutant::Mutant;
-use crate::vote::Vote;
+use crate::vote::{Healing, Vote};
 
 /// A Ready that was handed to the disk.
 #[derive(Debug)]
@@ -73,6 +73,18 @@ impl Durability {
         if (term, voted) != (self.vote.term, self.vote.voted) {
             self.vote = self.vote.next(term, voted);
         }
+    }
+
+    /// The log has everything again.
+    pub fn want_whole(&mut self) {
+        if self.vote.healing != Healing::Whole {
+            self.vote = Vote { healing: Healing::Whole, ..self.vote.next(self.vote.term, self.vote.voted) };
+        }
+    }
+
+    /// Whether it is durable that the log has everything, or that it lacks something.
+    pub fn healing(&self) -> Healing {
+        self.vote.healing
     }
 
     /// Entries were appended to the log's memory.
@@ -162,7 +174,14 @@ mod tests {
     use super::*;
 
     fn started(term: u64, voted: u64) -> Durability {
-        let vote = Vote { counter: 9, term: Term(term), voted: NodeId(voted), cluster: ClusterId(1), node: NodeId(1) };
+        let vote = Vote {
+            counter: 9,
+            term: Term(term),
+            voted: NodeId(voted),
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            healing: Healing::Whole,
+        };
         let mut durability = Durability::new(vote, Mutant::None);
         assert!(durability.start_vote().is_some());
         durability.vote_written();
@@ -245,7 +264,14 @@ mod tests {
 
     #[test]
     fn vote_found_at_start_is_written_to_both_copies_before_anything_else() {
-        let vote = Vote { counter: 9, term: Term(3), voted: NodeId(2), cluster: ClusterId(1), node: NodeId(1) };
+        let vote = Vote {
+            counter: 9,
+            term: Term(3),
+            voted: NodeId(2),
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            healing: Healing::Whole,
+        };
         let mut durability = Durability::new(vote, Mutant::None);
         durability.wait(1, Vec::new());
         assert_eq!(released(&mut durability), []);

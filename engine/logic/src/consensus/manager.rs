@@ -26,6 +26,7 @@ use raft::{ProgressState, RawNode, StateRole};
 
 use crate::consensus::convert;
 use crate::consensus::durability::Durability;
+use crate::consensus::healing::{Extent, Patient};
 use crate::consensus::notices::{Audience, Notices};
 use crate::consensus::outgoing;
 use crate::consensus::random::Random;
@@ -37,7 +38,7 @@ use crate::consensus::validate::{self, Facts, Invalid};
 use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
 use crate::log::{FetchId, Log, LogStats};
 use crate::mutant::Mutant;
-use crate::vote::Vote;
+use crate::vote::{Healing, Vote};
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
 pub const TICKET_SPACE: u64 = 1 << 62;
@@ -126,6 +127,8 @@ pub struct RaftManager {
     // The leader the role was last told of.
     told: Option<NodeId>,
     dropped: Dropped,
+    // Until the log has everything again.
+    healing: Option<Patient>,
     mutant: Mutant,
 }
 
@@ -146,6 +149,8 @@ impl RaftManager {
             ..ConfState::default()
         };
         log.set_initial_state(vote.term, vote.voted, conf_state);
+        let nonce = config.seed ^ vote.counter.rotate_left(32);
+        let healing = (vote.healing != Healing::Whole).then(|| Patient::new(vote.healing, nonce, config.node, &voters));
         let raw = RawNode::new(&raft_config(&config, applied), log, &report::logger())
             .expect("the configuration was checked, and the log answers");
         RaftManager {
@@ -173,6 +178,7 @@ impl RaftManager {
             role: Box::new(Follower::default()),
             told: None,
             dropped: Dropped::default(),
+            healing,
             mutant: config.mutant,
         }
     }
@@ -188,6 +194,7 @@ impl RaftManager {
             committed: LogIndex(raft.raft_log.committed),
             applied: self.applied,
             serving: self.is_serving(),
+            healing: self.healing.is_some(),
         }
     }
 
@@ -239,6 +246,9 @@ impl RaftManager {
             return;
         }
         self.notices_due = true;
+        if self.healing.as_ref().is_some_and(|patient| !patient.may_elect(self.extent(), self.extent())) {
+            return; // Time makes a follower campaign, and nothing else.
+        }
         let raft = &mut self.raw.raft;
         let stand = (raft.term, raft.state);
         if self.timeout_of != Some(stand) {
@@ -269,6 +279,11 @@ impl RaftManager {
             self.dropped.overloaded += 1;
             return;
         }
+        let mut message = message;
+        if self.healing.is_some() && !self.takes_while_healing(&mut message) {
+            self.dropped.stale += 1;
+            return;
+        }
         match self.check(from, &message) {
             Ok(()) => {}
             Err(invalid) if invalid.is_ordinary() => {
@@ -289,6 +304,81 @@ impl RaftManager {
             tracing::debug!(node = %self.node, %from, %error, "message not taken by raft");
         }
         self.observe();
+    }
+
+    /// Whether a message is for a node whose log lost entries. A leader may still believe it to have them.
+    fn takes_while_healing(&self, message: &mut RaftMessage) -> bool {
+        let Some(patient) = &self.healing else { return true };
+        match convert::kind_of(message.kind) {
+            Some(MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) => {
+                // raft would commit by them what is not here.
+                (message.commit, message.commit_term) = (LogIndex(0), Term(0));
+                patient.may_elect((message.log_term, message.index), self.extent())
+                    || self.mutant.is(Mutant::VoteWhileHealing)
+            }
+            Some(MessageType::MsgHeartbeat) => message.commit.0 <= self.raw.raft.raft_log.last_index(),
+            _ => true,
+        }
+    }
+
+    /// How far the log goes.
+    fn extent(&self) -> Extent {
+        let log = &self.raw.raft.raft_log;
+        (Term(log.last_term()), LogIndex(log.last_index()))
+    }
+
+    /// A tick has passed: what to ask the other voters, if this node's log lost entries.
+    pub fn heal_ask(&mut self) -> Option<(u64, LogIndex, Vec<NodeId>)> {
+        let last = LogIndex(self.raw.raft.raft_log.last_index());
+        if self.raw.store().needs_mending() {
+            return None;
+        }
+        let patient = self.healing.as_mut()?;
+        let nonce = patient.on_tick()?;
+        Some((nonce, last, patient.others().collect()))
+    }
+
+    /// A voter's log lost entries: says how things stand here. As leader it sends from there what it believed that one had.
+    pub fn on_heal_ask(&mut self, from: NodeId, last: LogIndex) -> Option<(Standing, Term)> {
+        let is_member = self.voters.contains(&from) || self.learners.contains(&from);
+        if !is_member || self.raw.store().needs_mending() {
+            return None;
+        }
+        let raft = &mut self.raw.raft;
+        let own_last = raft.raft_log.last_index();
+        if raft.state == StateRole::Leader
+            && let Some(progress) = raft.mut_prs().get_mut(from.0)
+            && progress.matched > last.0
+        {
+            tracing::info!(node = %self.node, %from, matched = progress.matched, last = last.0, "its log lost entries: sends them again");
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = own_last.min(last.0) + 1;
+        }
+        Some((self.state(), self.extent().0))
+    }
+
+    /// A voter answered `heal_ask`.
+    pub fn on_heal_answer(&mut self, from: NodeId, nonce: u64, term: Term, extent: (Term, LogIndex), leads: bool) {
+        if let Some(patient) = &mut self.healing {
+            patient.on_answer(from, nonce, term, extent, leads);
+        }
+    }
+
+    /// Ends the healing when the log has everything again, durably.
+    fn check_healing(&mut self) {
+        let Some(patient) = &self.healing else { return };
+        let raft = &self.raw.raft;
+        let leader = (raft.leader_id != 0).then_some(NodeId(raft.leader_id));
+        let committed = LogIndex(raft.raft_log.committed.min(raft.raft_log.persisted));
+        let is_early = self.mutant.is(Mutant::HealTooEarly) && leader.is_some();
+        if patient.is_whole(Term(raft.term), leader, committed) || self.is_serving() || is_early {
+            self.durability.want_whole();
+        }
+        if self.durability.healing() == Healing::Whole && self.durability.vote_durable() {
+            tracing::info!(node = %self.node, last = raft.raft_log.last_index(), "the log has everything again");
+            self.healing = None;
+        }
     }
 
     /// A connection to that node was refused, or closed and refused again.
@@ -346,9 +436,15 @@ impl RaftManager {
     /// admits the requests it held: propose what the desk got, and call it once more.
     pub fn turn(&mut self, now: Now, desk: &mut dyn Desk, effects: &mut Vec<Effect>) {
         if self.raw.store().needs_mending() {
-            self.mend(effects);
+            // That the log lost entries is durable before anything of it is changed.
+            if self.healing.is_none() || self.durability.vote_durable() {
+                self.mend(effects);
+            } else {
+                self.write_vote(effects);
+            }
             return;
         }
+        self.check_healing();
         loop {
             self.release(effects);
             let room = self.durability.has_room() && self.committed.len() < COMMITTED_ENTRIES_MAX;
@@ -535,11 +631,7 @@ impl RaftManager {
         if let Some(text) = self.fatal.take() {
             effects.push(Effect::Fatal { text });
         }
-        if let Some(vote) = self.durability.start_vote() {
-            let ticket = self.next_ticket();
-            self.vote_ticket = Some(ticket);
-            effects.push(Effect::VoteWrite { ticket, sector: vote.encode() });
-        }
+        self.write_vote(effects);
         if self.durability.may_flush()
             && let Some(flush) = self.raw.mut_store().take_flush()
         {
@@ -556,6 +648,14 @@ impl RaftManager {
             self.fetches.insert(ticket, fetch.id);
             let (segment, offset, length) = (fetch.segment, fetch.offset, fetch.length);
             effects.push(Effect::LogRead { ticket, segment, offset, length });
+        }
+    }
+
+    fn write_vote(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(vote) = self.durability.start_vote() {
+            let ticket = self.next_ticket();
+            self.vote_ticket = Some(ticket);
+            effects.push(Effect::VoteWrite { ticket, sector: vote.encode() });
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod convert;
 mod durability;
+mod healing;
 mod manager;
 mod notices;
 mod outgoing;

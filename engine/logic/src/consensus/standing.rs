@@ -22,6 +22,8 @@ pub struct Standing {
     /// Whether it leads and has applied an entry of its own term, and so everything committed before (Raft paper,
     /// section 8). Only then it judges requests.
     pub serving: bool,
+    /// Whether its log lost entries and does not have everything again: it follows, and neither votes nor campaigns.
+    pub healing: bool,
 }
 
 /// Messages of peers that were not stepped, since the start.

@@ -21,7 +21,7 @@ use crate::requests::Purpose;
 use crate::shard::{GroupStart, InitialMember, ShardConfig, StartError};
 use crate::state::{Outcome, State};
 use crate::subscriptions::Subscriptions;
-use crate::vote::Vote;
+use crate::vote::{Healing, Vote};
 
 /// Ticks without a leader before a node campaigns, at least and (exclusive) at most; ticks between heartbeats.
 const ELECTION_TICKS: (usize, usize) = (10, 20);
@@ -58,7 +58,7 @@ impl Running {
             );
             return Err(StartError { text });
         }
-        let vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
+        let mut vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
         let mut state = State::new(mutant);
         let mut bad = None;
         let mut again = Vec::new();
@@ -71,6 +71,8 @@ impl Running {
                 store: StoreId { cluster: membership.cluster, nonce: identity.nonce },
                 mutant,
             },
+            // A lone voter has nobody to heal from; a round that was perhaps never finished is its own to judge.
+            heals: if membership.voters == [identity.node] { Healing::Uncertain } else { Healing::Rot },
         };
         let log = Log::recover(input, |index, _term, payload| {
             if let Err(error) = apply(&mut state, index, payload) {
@@ -84,6 +86,16 @@ impl Running {
         if let Some(error) = bad {
             return Err(error);
         }
+        if let Some(finding) = log.finding() {
+            tracing::warn!(
+                "the log lost entries: {finding}; it takes them from the others before this node votes again"
+            );
+        } else if vote.healing != Healing::Whole {
+            tracing::warn!(
+                "the log lost entries before, and did not have them again when the process ended: it goes on"
+            );
+        }
+        vote.healing = vote.healing.max(log.lost());
         for (index, payload) in again {
             apply(&mut state, index, &payload)?;
         }

@@ -15,6 +15,7 @@ use crate::log::log::{Log, LogConfig};
 use crate::log::recover::{RecoverError, RecoverInput};
 use crate::log::rounds::ROUNDS_BYTES;
 use crate::mutant::Mutant;
+use crate::vote::Healing;
 
 pub const STORE: StoreId = StoreId { cluster: ClusterId(0xc1), nonce: 0x4e };
 
@@ -97,8 +98,13 @@ impl Disk {
     /// Recovers with a vote of `term`; gives the log and all that is in it.
     pub fn recover_at(&self, term: u64) -> Result<(Log, Content), RecoverError> {
         let segments: Vec<_> = self.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
-        let input =
-            RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: Term(term), config: self.config() };
+        let input = RecoverInput {
+            segments: &segments,
+            rounds: &self.rounds,
+            vote_term: Term(term),
+            config: self.config(),
+            heals: Healing::Whole,
+        };
         let mut content = Content::new();
         let log = Log::recover(input, |index, term, payload| {
             assert_eq!(index.0, content.len() as u64 + 1, "committed entries come in order");

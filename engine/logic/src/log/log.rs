@@ -26,9 +26,10 @@ use crate::log::layout::{
     EntryCodec, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN, SEGMENT_FIRST,
     SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, entry_bytes,
 };
-use crate::log::recover::{Examined, Judgement, RecoverError, RecoverInput, examine};
+use crate::log::recover::{Examined, Finding, Judgement, RecoverError, RecoverInput, examine};
 use crate::log::runs::{Runs, Terms};
 use crate::mutant::Mutant;
+use crate::vote::Healing;
 
 /// Bytes of applied entries kept in memory for followers that lag a little.
 pub const CACHE_BYTES_MAX: usize = 16 << 20;
@@ -135,6 +136,25 @@ impl Log {
         log.replay(&examined.readers, &mut on_committed);
         log.check_invariants();
         Ok(log)
+    }
+
+    /// What was found to be missing.
+    pub fn lost(&self) -> Healing {
+        match self.judgement {
+            Judgement::Clean | Judgement::Torn(_) => Healing::Whole,
+            Judgement::Uncertain(_) if self.config.mutant.is(Mutant::TruncateUncertain) => Healing::Whole,
+            Judgement::Rot(_) if self.config.mutant.is(Mutant::TruncateRot) => Healing::Whole,
+            Judgement::Uncertain(_) => Healing::Uncertain,
+            Judgement::Rot(_) => Healing::Rot,
+        }
+    }
+
+    /// Where it lacks something, and the evidence.
+    pub fn finding(&self) -> Option<Finding> {
+        match self.judgement {
+            Judgement::Uncertain(finding) | Judgement::Rot(finding) => Some(finding),
+            Judgement::Clean | Judgement::Torn(_) => None,
+        }
     }
 
     fn from_examined(examined: &Examined<'_>, config: LogConfig) -> Log {

@@ -28,6 +28,7 @@ use crate::log::rounds::{Identifier, RoundRecord, Rounds};
 use crate::log::runs::{Runs, Terms};
 use crate::log::walk::{Behind, Walk};
 use crate::mutant::Mutant;
+use crate::vote::Healing;
 
 /// Numbers passed over at once: those of the remains of a torn round, which is one.
 const VOID_ROUNDS_MAX: usize = 16;
@@ -46,6 +47,9 @@ pub struct RecoverInput<'a> {
     pub vote_term: Term,
     /// Whose log it must be.
     pub config: LogConfig,
+    /// What the log may have lost at its end and be taken all the same, as far as it is intact: the node heals then before
+    /// it takes part.
+    pub heals: Healing,
 }
 
 /// What the end of the log looks like.
@@ -243,11 +247,12 @@ pub enum RecoverError {
 }
 
 const REMEDY: &str = "nothing was changed; look at it with `helio log dump`, and keep the other nodes running: they have \
-     what is missing. Healing in place is not in this version: rejoin this node as a new life with an empty data directory";
+     what is missing. what lies before its last segments, or belongs to a lone voter, is not healed in place: rejoin this node as a new \
+     life with an empty data directory";
 
 /// A log that was read and judged.
 pub struct Examined<'a> {
-    /// How its end looks; never `Rot` nor `Uncertain`.
+    /// How its end looks; `Rot` and `Uncertain` only if the node is to heal.
     pub judgement: Judgement,
     /// The last entry.
     pub last: (LogIndex, Term),
@@ -283,6 +288,8 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
     match judgement {
         Judgement::Rot(_) if input.config.mutant.is(Mutant::TruncateRot) => {}
         Judgement::Uncertain(_) if input.config.mutant.is(Mutant::TruncateUncertain) => {}
+        Judgement::Rot(_) if input.heals == Healing::Rot && is_healable(broken, &behind) => {}
+        Judgement::Uncertain(_) if input.heals >= Healing::Uncertain && is_healable(broken, &behind) => {}
         Judgement::Rot(finding) => return Err(RecoverError::Rot(finding)),
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
@@ -323,6 +330,11 @@ fn judge(finding: Finding, cut: bool) -> Judgement {
         // There is no such round.
         (None, Trace::Absent, false) => Judgement::Clean,
     }
+}
+
+/// Only what is missing in the last segment in use is fetched: files are not replaced.
+fn is_healable(broken: Option<Broken>, behind: &Behind) -> bool {
+    broken.is_none() && behind.segments <= 1
 }
 
 /// A segment that cannot be opened.

@@ -13,6 +13,7 @@ use crate::log::layout::{
 };
 use crate::log::log::Log;
 use crate::log::rounds::{ROUNDS_BYTES, ROUNDS_SLOTS};
+use crate::vote::Healing;
 
 /// Ten rounds of one entry each, all flushed, in one segment.
 fn ten_rounds() -> (Disk, Log) {
@@ -31,8 +32,13 @@ fn eleventh(log: &mut Log) -> LogFlush {
 
 fn examined(disk: &Disk) -> Result<Judgement, RecoverError> {
     let segments: Vec<_> = disk.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
-    let input =
-        RecoverInput { segments: &segments, rounds: &disk.rounds, vote_term: Term(u64::MAX), config: disk.config() };
+    let input = RecoverInput {
+        segments: &segments,
+        rounds: &disk.rounds,
+        vote_term: Term(u64::MAX),
+        config: disk.config(),
+        heals: Healing::Whole,
+    };
     examine(&input).map(|examined: Examined<'_>| examined.judgement)
 }
 

@@ -15,7 +15,7 @@ use crate::io::{DiskError, Effect, LogFile, LogWrite, Now, SegmentId, Ticket};
 use crate::log::layout::{EntryKind, Reader, SegmentHeader};
 use crate::log::{Log, LogConfig, ROUNDS_BYTES, RecoverInput, StoreId};
 use crate::mutant::Mutant;
-use crate::vote::Vote;
+use crate::vote::{Healing, Vote};
 
 const CLUSTER: ClusterId = ClusterId(7);
 pub const SEGMENT_BYTES: u32 = 8192;
@@ -74,7 +74,13 @@ impl Disk {
         let segments: Vec<(SegmentId, &[u8])> = self.segments.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
         let store = StoreId { cluster: CLUSTER, nonce: node.0.into() };
         let config = LogConfig { store, segment_bytes: self.segment_bytes, mutant: Mutant::None };
-        let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: vote.term, config };
+        let input = RecoverInput {
+            segments: &segments,
+            rounds: &self.rounds,
+            vote_term: vote.term,
+            config,
+            heals: Healing::Whole,
+        };
         (Log::recover(input, committed).unwrap(), vote)
     }
 

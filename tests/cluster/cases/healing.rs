@@ -1,0 +1,62 @@
+//! Logs rot while their node is down: it takes what it lost from the others, and is a full member again by itself.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use client::{Routing, Sender};
+use cluster::{Cluster, Ledger, Problem};
+
+use crate::setup::{PATIENCE, cluster, receive_and_check, register, send};
+
+/// Flips a bit of the node's log, at so many thousandths of what is used of its last segment.
+fn rot(cluster: &Cluster, number: u64, thousandths: usize) {
+    let mut segments: Vec<_> = fs::read_dir(cluster.data_path(number).join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    segments.sort();
+    let used = |path: &std::path::PathBuf| fs::read(path).unwrap().iter().rposition(|&byte| byte != 0).unwrap_or(0);
+    let (path, end) = segments.iter().map(|path| (path, used(path))).rfind(|&(_, end)| end > 4096).unwrap();
+    let at = 4096 + (end - 4096) * thousandths / 1000;
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at as u64).unwrap();
+}
+
+fn sender(cluster: &Cluster) -> Sender {
+    Sender::connect(cluster.options(Routing::Any, PATIENCE), "camera").unwrap()
+}
+
+#[test]
+fn a_node_with_a_rotten_log_heals_and_is_needed_for_the_next_majority() {
+    let mut cluster = cluster();
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    // In the middle, where later entries prove the loss; in the last round, where only its identifier speaks of it.
+    for (round, thousandths) in [(1, 500), (2, 999)] {
+        for image in 0..20 {
+            send(&sender(&cluster), &mut ledger, &format!("before-{round}-{image}"), &["gallery"], 2000);
+        }
+        let (victim, other) = (2, 3);
+        cluster.kill(victim).unwrap();
+        rot(&cluster, victim, thousandths);
+        cluster.start_node(victim).unwrap();
+        cluster.wait_ready(PATIENCE).unwrap();
+        assert!(cluster.log_tail(victim, 200).contains("the log lost entries"), "{}", cluster.log_tail(victim, 200));
+        let healed = |cluster: &mut Cluster| {
+            let said = cluster.log_tail(victim, 200);
+            if said.contains("the log has everything again") { Ok(()) } else { Err(Problem(said)) }
+        };
+        cluster.wait_for("the log to be whole again", PATIENCE, healed).unwrap();
+        cluster.kill(other).unwrap();
+        for image in 0..5 {
+            send(&sender(&cluster), &mut ledger, &format!("without-{round}-{image}"), &["gallery"], 2000);
+        }
+        cluster.start_node(other).unwrap();
+        cluster.wait_ready(PATIENCE).unwrap();
+    }
+    receive_and_check(&cluster, &ledger, "gallery");
+    cluster.check_alive().unwrap();
+}
