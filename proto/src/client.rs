@@ -336,6 +336,8 @@ pub struct NodeStatus {
     pub log_bytes: u64,
     /// Per core of this node.
     pub cores: Vec<CoreStatus>,
+    /// Whether its log lost entries and does not have them again: it follows, and does not vote.
+    pub healing: bool,
 }
 
 /// What one core of a node knows.

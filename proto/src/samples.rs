@@ -272,6 +272,7 @@ pub fn node_status() -> NodeStatus {
         log_segments: 12,
         log_bytes: 13,
         cores: vec![core(0), core(1)],
+        healing: true,
     }
 }
 

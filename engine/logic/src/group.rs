@@ -455,6 +455,7 @@ impl Group {
                 intents: running.admission.intents(),
                 log_segments: log.segments,
                 log_bytes: log.entry_bytes,
+                healing: standing.healing,
                 ..status
             };
         }

@@ -152,6 +152,7 @@ fn put_status(encoder: &mut Encoder, status: &NodeStatus) -> WIPOffset<wire::Nod
         log_segments: status.log_segments,
         log_bytes: status.log_bytes,
         cores: Some(cores),
+        healing: status.healing,
     };
     wire::NodeStatus::create(b, &args)
 }
@@ -313,5 +314,6 @@ fn take_status(m: wire::NodeStatus<'_>) -> Result<NodeStatus, DecodeError> {
         log_segments: m.log_segments(),
         log_bytes: m.log_bytes(),
         cores: m.cores().iter().map(CoreStatus::from).collect(),
+        healing: m.healing(),
     })
 }

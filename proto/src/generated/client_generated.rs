@@ -3300,6 +3300,7 @@ impl<'a> NodeStatus<'a> {
   pub const VT_LOG_SEGMENTS: ::flatbuffers::VOffsetT = 32;
   pub const VT_LOG_BYTES: ::flatbuffers::VOffsetT = 34;
   pub const VT_CORES: ::flatbuffers::VOffsetT = 36;
+  pub const VT_HEALING: ::flatbuffers::VOffsetT = 38;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3327,6 +3328,7 @@ impl<'a> NodeStatus<'a> {
     if let Some(x) = args.ring { builder.add_ring(x); }
     if let Some(x) = args.cluster { builder.add_cluster(x); }
     builder.add_incarnation(args.incarnation);
+    builder.add_healing(args.healing);
     builder.add_role(args.role);
     builder.finish()
   }
@@ -3451,6 +3453,13 @@ impl<'a> NodeStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, CoreStatus>>>(NodeStatus::VT_CORES, None).unwrap()}
   }
+  #[inline]
+  pub fn healing(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(NodeStatus::VT_HEALING, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for NodeStatus<'_> {
@@ -3476,6 +3485,7 @@ impl ::flatbuffers::Verifiable for NodeStatus<'_> {
      .visit_field::<u64>("log_segments", Self::VT_LOG_SEGMENTS, false)?
      .visit_field::<u64>("log_bytes", Self::VT_LOG_BYTES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, CoreStatus>>>("cores", Self::VT_CORES, true)?
+     .visit_field::<bool>("healing", Self::VT_HEALING, false)?
      .finish();
     Ok(())
   }
@@ -3498,6 +3508,7 @@ pub struct NodeStatusArgs<'a> {
     pub log_segments: u64,
     pub log_bytes: u64,
     pub cores: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, CoreStatus>>>,
+    pub healing: bool,
 }
 impl<'a> Default for NodeStatusArgs<'a> {
   #[inline]
@@ -3520,6 +3531,7 @@ impl<'a> Default for NodeStatusArgs<'a> {
       log_segments: 0,
       log_bytes: 0,
       cores: None, // required field
+      healing: false,
     }
   }
 }
@@ -3598,6 +3610,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NodeStatusBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(NodeStatus::VT_CORES, cores);
   }
   #[inline]
+  pub fn add_healing(&mut self, healing: bool) {
+    self.fbb_.push_slot::<bool>(NodeStatus::VT_HEALING, healing, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> NodeStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     NodeStatusBuilder {
@@ -3635,6 +3651,7 @@ impl ::core::fmt::Debug for NodeStatus<'_> {
       ds.field("log_segments", &self.log_segments());
       ds.field("log_bytes", &self.log_bytes());
       ds.field("cores", &self.cores());
+      ds.field("healing", &self.healing());
       ds.finish()
   }
 }

@@ -45,9 +45,9 @@ fn a_node_with_a_rotten_log_heals_and_is_needed_for_the_next_majority() {
         cluster.start_node(victim).unwrap();
         cluster.wait_ready(PATIENCE).unwrap();
         assert!(cluster.log_tail(victim, 200).contains("the log lost entries"), "{}", cluster.log_tail(victim, 200));
-        let healed = |cluster: &mut Cluster| {
-            let said = cluster.log_tail(victim, 200);
-            if said.contains("the log has everything again") { Ok(()) } else { Err(Problem(said)) }
+        let healed = |cluster: &mut Cluster| match cluster.status(victim)? {
+            status if status.healing => Err(Problem(format!("{status:?}"))),
+            _ => Ok(()),
         };
         cluster.wait_for("the log to be whole again", PATIENCE, healed).unwrap();
         cluster.kill(other).unwrap();

@@ -229,6 +229,7 @@ impl Picture {
             "address": address,
             "incarnation": status.incarnation.0,
             "role": role(status.role),
+            "healing": status.healing,
             "term": status.term.0,
             "leader": status.leader.0,
             "last": status.last.0,
@@ -325,7 +326,7 @@ impl Picture {
         let mut cells = vec![node.to_string(), state.to_owned()];
         match self.nodes.get(&node) {
             Some((_, status)) => cells.extend([
-                role(status.role).to_owned(),
+                if status.healing { "heals" } else { role(status.role) }.to_owned(),
                 status.term.0.to_string(),
                 status.applied.to_string(),
                 status.committed.to_string(),
