@@ -257,6 +257,20 @@ pub enum LogCommand {
     Dump(LogArguments),
     /// Entries and bytes by kind, bytes per Ready record, range of indexes, flush rounds
     Stat(LogArguments),
+    /// What is damaged, why, and what the node will do at its next start
+    Verify(VerifyArguments),
+}
+
+/// `helio log verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArguments {
+    /// The data directory of a stopped node, or a copy of it. Nothing is written. Of a running node the last round may look
+    /// torn.
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of both.

@@ -27,6 +27,14 @@ pub enum Cause {
     NoRoom = 9,
     /// A file of yours is missing, empty, or cannot be read or written.
     File = 10,
+    /// `log verify`: the last round was never finished.
+    Torn = 11,
+    /// `log verify`: entries are missing that may have been acknowledged.
+    Uncertain = 12,
+    /// `log verify`: entries that were durable are missing or damaged.
+    Rot = 13,
+    /// `log verify`: the node would refuse to start.
+    Refuses = 14,
 }
 
 /// For `helio --help`.
@@ -42,7 +50,12 @@ Exit codes:
    7  machine unsuitable (`helio doctor` says why)
    8  the node ended itself to keep a promise, e.g. after a failed sync
    9  no space on the cluster's disks, or its queues are full
-  10  a local file is missing, empty, or cannot be read or written";
+  10  a local file is missing, empty, or cannot be read or written
+`log verify`, by the worst that it found:
+  11  the last round was never finished: the node drops it
+  12  entries are missing that may have been acknowledged: the node heals
+  13  entries that were durable are missing or damaged: the node heals
+  14  the node would refuse to start";
 
 /// A command that failed: one line for people, with the remedy, and the cause for scripts.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
 use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
 use crate::mutant::Mutant;
+use crate::outlook::Outlook;
 use crate::shard::{GroupStart, Load, ShardConfig, StartError};
 use crate::state::State;
 
@@ -132,6 +133,11 @@ impl Group {
     /// Adds what the leader keeps.
     pub fn load(&self, load: Load) -> Load {
         self.running().map_or(load, |running| running.admission.load(load))
+    }
+
+    /// What was found at start, and what follows from it.
+    pub fn outlook(&self) -> Outlook {
+        self.running().map_or(Outlook::Begins, |running| running.manager.outlook())
     }
 
     /// How consensus stands, if it runs.

@@ -17,6 +17,7 @@ pub mod log;
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]
 mod mutant;
+pub mod outlook;
 mod requests;
 pub mod shard;
 pub mod state;

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use client::{Routing, Sender};
 use cluster::{Cluster, Ledger, Problem};
 
-use crate::setup::{PATIENCE, cluster, receive_and_check, register, send};
+use crate::setup::{PATIENCE, cluster, helio, receive_and_check, register, send};
 
 /// Flips a bit of the node's log, at so many thousandths of what is used of its last segment.
 fn rot(cluster: &Cluster, number: u64, thousandths: usize) {
@@ -41,7 +41,17 @@ fn a_node_with_a_rotten_log_heals_and_is_needed_for_the_next_majority() {
         }
         let (victim, other) = (2, 3);
         cluster.kill(victim).unwrap();
+        let data = cluster.data_path(victim).to_str().unwrap().to_owned();
+        let before = helio("", &["log", "verify", &data]);
+        assert!(matches!(before.code, 0 | 11 | 12), "a kill leaves no rot: {before:?}");
         rot(&cluster, victim, thousandths);
+        let after = helio("", &["log", "verify", &data, "--json"]);
+        let said: serde_json::Value = serde_json::from_str(&after.stdout).unwrap();
+        assert!(
+            matches!((after.code, said["judgement"].as_str()), (13, Some("rot")) | (12, Some("uncertain"))),
+            "{after:?}"
+        );
+        assert!(said["next_start"].as_str().unwrap().contains("take what it lost from the others"), "{after:?}");
         cluster.start_node(victim).unwrap();
         cluster.wait_ready(PATIENCE).unwrap();
         assert!(cluster.log_tail(victim, 200).contains("the log lost entries"), "{}", cluster.log_tail(victim, 200));

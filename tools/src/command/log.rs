@@ -23,6 +23,7 @@ const MAGIC: &[u8] = b"HELIOSEG";
 /// Dump or stat.
 pub fn run(command: &LogCommand) -> Result<(), Failure> {
     let (arguments, is_dump) = match command {
+        LogCommand::Verify(arguments) => return super::verify::run(arguments),
         LogCommand::Dump(arguments) => (arguments, true),
         LogCommand::Stat(arguments) => (arguments, false),
     };

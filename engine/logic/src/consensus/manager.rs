@@ -38,6 +38,7 @@ use crate::consensus::validate::{self, Facts, Invalid};
 use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
 use crate::log::{FetchId, Log, LogStats};
 use crate::mutant::Mutant;
+use crate::outlook::{self, Outlook};
 use crate::vote::{Healing, Vote};
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
@@ -206,6 +207,11 @@ impl RaftManager {
     /// Whether a completion belongs to this manager.
     pub fn owns(ticket: Ticket) -> bool {
         ticket.0 & TICKET_SPACE != 0
+    }
+
+    /// What was found at start, and what follows from it.
+    pub fn outlook(&self) -> Outlook {
+        outlook::of_log(self.raw.store().judgement(), self.durability.healing())
     }
 
     /// Figures of the log.

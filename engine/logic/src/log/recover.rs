@@ -246,9 +246,9 @@ pub enum RecoverError {
     },
 }
 
-const REMEDY: &str = "nothing was changed; look at it with `helio log dump`, and keep the other nodes running: they have \
-     what is missing. what lies before its last segments, or belongs to a lone voter, is not healed in place: rejoin this node as a new \
-     life with an empty data directory";
+const REMEDY: &str = "nothing was changed; look at it with `helio log verify`, and keep the other nodes running: they have \
+     what is missing. What lies before the last segments, or belongs to a lone voter, is not healed in place: rejoin this \
+     node as a new life with an empty data directory";
 
 /// A log that was read and judged.
 pub struct Examined<'a> {
