@@ -17,6 +17,9 @@
 //! - committed entries are handed out once each, in order, without gap;
 //! - nothing a peer sends can stop the process (`validate`).
 
+mod heal;
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::{LogIndex, NodeId, Term};
@@ -26,19 +29,18 @@ use raft::{ProgressState, RawNode, StateRole};
 
 use crate::consensus::convert;
 use crate::consensus::durability::Durability;
-use crate::consensus::healing::{Extent, Patient};
+use crate::consensus::healing::Patient;
 use crate::consensus::notices::{Audience, Notices};
 use crate::consensus::outgoing;
 use crate::consensus::random::Random;
 use crate::consensus::report;
 use crate::consensus::role::{self, Desk, Follower, Request, Role, RoleKind};
 use crate::consensus::settings::{COMMITTED_ENTRIES_MAX, ManagerConfig, UNCOMMITTED_BYTES_MAX, raft_config};
-use crate::consensus::standing::{Dropped, Standing};
+use crate::consensus::standing::Dropped;
 use crate::consensus::validate::{self, Facts, Invalid};
 use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
-use crate::log::{FetchId, Log, LogStats};
+use crate::log::{FetchId, Log};
 use crate::mutant::Mutant;
-use crate::outlook::{self, Outlook};
 use crate::vote::{Healing, Vote};
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
@@ -184,21 +186,6 @@ impl RaftManager {
         }
     }
 
-    /// How things stand.
-    pub fn state(&self) -> Standing {
-        let raft = &self.raw.raft;
-        Standing {
-            role: report::kind_of(raft.state),
-            term: Term(raft.term),
-            leader: (raft.leader_id != 0).then_some(NodeId(raft.leader_id)),
-            last: LogIndex(raft.raft_log.last_index()),
-            committed: LogIndex(raft.raft_log.committed),
-            applied: self.applied,
-            serving: self.is_serving(),
-            healing: self.healing.is_some(),
-        }
-    }
-
     /// Whether this node leads and has applied an entry of its own term.
     pub fn is_serving(&self) -> bool {
         self.raw.raft.state == StateRole::Leader && self.raw.raft.apply_to_current_term()
@@ -207,27 +194,6 @@ impl RaftManager {
     /// Whether a completion belongs to this manager.
     pub fn owns(ticket: Ticket) -> bool {
         ticket.0 & TICKET_SPACE != 0
-    }
-
-    /// What was found at start, and what follows from it.
-    pub fn outlook(&self) -> Outlook {
-        outlook::of_log(self.raw.store().judgement(), self.durability.healing())
-    }
-
-    /// Figures of the log.
-    pub fn log_stats(&self) -> LogStats {
-        self.raw.store().stats()
-    }
-
-    /// Term and payload of an entry, if it is in memory. For the simulator.
-    pub fn entry(&self, index: LogIndex) -> Option<(Term, &[u8])> {
-        let entry = self.raw.store().in_memory(index.0)?;
-        Some((Term(entry.term), &entry.data))
-    }
-
-    /// Messages of peers that were not stepped.
-    pub fn dropped(&self) -> Dropped {
-        self.dropped
     }
 
     /// Whether the disk has no room for more log; then proposals that do not fit are busy until it has.
@@ -310,81 +276,6 @@ impl RaftManager {
             tracing::debug!(node = %self.node, %from, %error, "message not taken by raft");
         }
         self.observe();
-    }
-
-    /// Whether a message is for a node whose log lost entries. A leader may still believe it to have them.
-    fn takes_while_healing(&self, message: &mut RaftMessage) -> bool {
-        let Some(patient) = &self.healing else { return true };
-        match convert::kind_of(message.kind) {
-            Some(MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) => {
-                // raft would commit by them what is not here.
-                (message.commit, message.commit_term) = (LogIndex(0), Term(0));
-                patient.may_elect((message.log_term, message.index), self.extent())
-                    || self.mutant.is(Mutant::VoteWhileHealing)
-            }
-            Some(MessageType::MsgHeartbeat) => message.commit.0 <= self.raw.raft.raft_log.last_index(),
-            _ => true,
-        }
-    }
-
-    /// How far the log goes.
-    fn extent(&self) -> Extent {
-        let log = &self.raw.raft.raft_log;
-        (Term(log.last_term()), LogIndex(log.last_index()))
-    }
-
-    /// A tick has passed: what to ask the other voters, if this node's log lost entries.
-    pub fn heal_ask(&mut self) -> Option<(u64, LogIndex, Vec<NodeId>)> {
-        let last = LogIndex(self.raw.raft.raft_log.last_index());
-        if self.raw.store().needs_mending() {
-            return None;
-        }
-        let patient = self.healing.as_mut()?;
-        let nonce = patient.on_tick()?;
-        Some((nonce, last, patient.others().collect()))
-    }
-
-    /// A voter's log lost entries: says how things stand here. As leader it sends from there what it believed that one had.
-    pub fn on_heal_ask(&mut self, from: NodeId, last: LogIndex) -> Option<(Standing, Term)> {
-        let is_member = self.voters.contains(&from) || self.learners.contains(&from);
-        if !is_member || self.raw.store().needs_mending() {
-            return None;
-        }
-        let raft = &mut self.raw.raft;
-        let own_last = raft.raft_log.last_index();
-        if raft.state == StateRole::Leader
-            && let Some(progress) = raft.mut_prs().get_mut(from.0)
-            && progress.matched > last.0
-        {
-            tracing::info!(node = %self.node, %from, matched = progress.matched, last = last.0, "its log lost entries: sends them again");
-            progress.matched = 0;
-            progress.become_probe();
-            progress.next_idx = own_last.min(last.0) + 1;
-        }
-        Some((self.state(), self.extent().0))
-    }
-
-    /// A voter answered `heal_ask`.
-    pub fn on_heal_answer(&mut self, from: NodeId, nonce: u64, term: Term, extent: (Term, LogIndex), leads: bool) {
-        if let Some(patient) = &mut self.healing {
-            patient.on_answer(from, nonce, term, extent, leads);
-        }
-    }
-
-    /// Ends the healing when the log has everything again, durably.
-    fn check_healing(&mut self) {
-        let Some(patient) = &self.healing else { return };
-        let raft = &self.raw.raft;
-        let leader = (raft.leader_id != 0).then_some(NodeId(raft.leader_id));
-        let committed = LogIndex(raft.raft_log.committed.min(raft.raft_log.persisted));
-        let is_early = self.mutant.is(Mutant::HealTooEarly) && leader.is_some();
-        if patient.is_whole(Term(raft.term), leader, committed) || self.is_serving() || is_early {
-            self.durability.want_whole();
-        }
-        if self.durability.healing() == Healing::Whole && self.durability.vote_durable() {
-            tracing::info!(node = %self.node, last = raft.raft_log.last_index(), "the log has everything again");
-            self.healing = None;
-        }
     }
 
     /// A connection to that node was refused, or closed and refused again.

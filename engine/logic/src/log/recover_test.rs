@@ -77,7 +77,7 @@ fn bad_entry_that_a_later_one_proves_durable_is_rot() {
     assert!(matches!(finding.fault, Fault::Entry(Reason::PayloadChecksum { .. })), "{finding}");
     assert!(matches!(finding.proof, Some(Proof::Entry { .. } | Proof::Identifier { .. })), "{finding}");
     let text = RecoverError::Rot(finding).to_string();
-    assert!(text.contains("segment 1 offset 1184") && text.contains("helio log dump"), "{text}");
+    assert!(text.contains("segment 1 offset 1184") && text.contains("helio log verify"), "{text}");
 }
 
 #[test]

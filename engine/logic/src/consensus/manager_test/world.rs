@@ -69,19 +69,13 @@ impl Disk {
     }
 
     fn recover(&self, node: NodeId, committed: impl FnMut(LogIndex, Term, &[u8])) -> (Log, Vote) {
-        let vote = Vote::choose([&self.votes[0], &self.votes[1]]).unwrap();
-        let vote = vote.unwrap_or(Vote { cluster: CLUSTER, node, ..Vote::default() });
+        let nobody = Vote { cluster: CLUSTER, node, ..Vote::default() };
+        let vote = Vote::choose([&self.votes[0], &self.votes[1]]).unwrap().unwrap_or(nobody);
         let segments: Vec<(SegmentId, &[u8])> = self.segments.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
         let store = StoreId { cluster: CLUSTER, nonce: node.0.into() };
         let config = LogConfig { store, segment_bytes: self.segment_bytes, mutant: Mutant::None };
-        let input = RecoverInput {
-            segments: &segments,
-            rounds: &self.rounds,
-            vote_term: vote.term,
-            config,
-            heals: Healing::Whole,
-        };
-        (Log::recover(input, committed).unwrap(), vote)
+        let (rounds, vote_term, heals) = (&self.rounds[..], vote.term, Healing::Whole);
+        (Log::recover(RecoverInput { segments: &segments, rounds, vote_term, config, heals }, committed).unwrap(), vote)
     }
 
     /// Terms of the entries that are on it, read straight from the segments.

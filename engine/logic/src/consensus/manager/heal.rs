@@ -1,0 +1,91 @@
+//! A log that lost entries, in the life of its node and of the others: who is asked what, what is taken, when it is over.
+//! Why it is right: `consensus/healing.rs`.
+
+use proto::ids::{LogIndex, NodeId, Term};
+use proto::peer::RaftMessage;
+use raft::StateRole;
+use raft::eraftpb::MessageType;
+
+use super::RaftManager;
+use crate::consensus::convert;
+use crate::consensus::healing::Extent;
+use crate::consensus::standing::Standing;
+use crate::mutant::Mutant;
+use crate::vote::Healing;
+
+impl RaftManager {
+    /// Whether a message is for a node whose log lost entries. A leader may still believe it to have them.
+    pub(super) fn takes_while_healing(&self, message: &mut RaftMessage) -> bool {
+        let Some(patient) = &self.healing else { return true };
+        match convert::kind_of(message.kind) {
+            Some(MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) => {
+                // raft would commit by them what is not here.
+                (message.commit, message.commit_term) = (LogIndex(0), Term(0));
+                patient.may_elect((message.log_term, message.index), self.extent())
+                    || self.mutant.is(Mutant::VoteWhileHealing)
+            }
+            Some(MessageType::MsgHeartbeat) => message.commit.0 <= self.raw.raft.raft_log.last_index(),
+            _ => true,
+        }
+    }
+
+    /// How far the log goes.
+    pub(super) fn extent(&self) -> Extent {
+        let log = &self.raw.raft.raft_log;
+        (Term(log.last_term()), LogIndex(log.last_index()))
+    }
+
+    /// A tick has passed: what to ask the other voters, if this node's log lost entries.
+    pub fn heal_ask(&mut self) -> Option<(u64, LogIndex, Vec<NodeId>)> {
+        let last = LogIndex(self.raw.raft.raft_log.last_index());
+        if self.raw.store().needs_mending() {
+            return None;
+        }
+        let patient = self.healing.as_mut()?;
+        let nonce = patient.on_tick()?;
+        Some((nonce, last, patient.others().collect()))
+    }
+
+    /// A voter's log lost entries: says how things stand here. As leader it sends from there what it believed that one had.
+    pub fn on_heal_ask(&mut self, from: NodeId, last: LogIndex) -> Option<(Standing, Term)> {
+        let is_member = self.voters.contains(&from) || self.learners.contains(&from);
+        if !is_member || self.raw.store().needs_mending() {
+            return None;
+        }
+        let raft = &mut self.raw.raft;
+        let own_last = raft.raft_log.last_index();
+        if raft.state == StateRole::Leader
+            && let Some(progress) = raft.mut_prs().get_mut(from.0)
+            && progress.matched > last.0
+        {
+            tracing::info!(node = %self.node, %from, matched = progress.matched, last = last.0, "its log lost entries: sends them again");
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = own_last.min(last.0) + 1;
+        }
+        Some((self.state(), self.extent().0))
+    }
+
+    /// A voter answered `heal_ask`.
+    pub fn on_heal_answer(&mut self, from: NodeId, nonce: u64, term: Term, extent: (Term, LogIndex), leads: bool) {
+        if let Some(patient) = &mut self.healing {
+            patient.on_answer(from, nonce, term, extent, leads);
+        }
+    }
+
+    /// Ends the healing when the log has everything again, durably.
+    pub(super) fn check_healing(&mut self) {
+        let Some(patient) = &self.healing else { return };
+        let raft = &self.raw.raft;
+        let leader = (raft.leader_id != 0).then_some(NodeId(raft.leader_id));
+        let committed = LogIndex(raft.raft_log.committed.min(raft.raft_log.persisted));
+        let is_early = self.mutant.is(Mutant::HealTooEarly) && leader.is_some();
+        if patient.is_whole(Term(raft.term), leader, committed) || self.is_serving() || is_early {
+            self.durability.want_whole();
+        }
+        if self.durability.healing() == Healing::Whole && self.durability.vote_durable() {
+            tracing::info!(node = %self.node, last = raft.raft_log.last_index(), "the log has everything again");
+            self.healing = None;
+        }
+    }
+}
