@@ -13,6 +13,7 @@ pub(crate) mod disk;
 pub(crate) mod history;
 
 use logic::log::{Judgement, Log, RecoverError, Trace};
+use logic::vote::Healing;
 use raft::Storage;
 use raft::eraftpb::Entry;
 
@@ -228,7 +229,10 @@ impl Life {
                 let is_late = !same.1 && matches!(outcome, Err(RecoverError::Uncertain(_)));
                 assert!(outcome.is_ok() || is_late, "{outcome:?}");
             }
-            Err(RecoverError::Rot(_) | RecoverError::Uncertain(_)) => assert_ne!(same, (true, true)),
+            Err(RecoverError::Rot(_) | RecoverError::Uncertain(_)) => {
+                assert_ne!(same, (true, true));
+                heal(rotten, self.term);
+            }
             Err(error) => panic!("rot is taken for something else: {error}"),
         }
     }
@@ -251,6 +255,16 @@ impl Life {
             assert!(outcome.is_ok() || is_refused, "{outcome:?}");
         }
     }
+}
+
+/// A log that lost entries is cut where it is intact, if it can be healed, and has just that at the next start.
+fn heal(mut disk: Disk, term: u64) {
+    let Ok((mut log, content)) = disk.recover_as(term, Healing::Rot) else { return };
+    log.check_invariants();
+    disk.settle(&mut log);
+    let (again, found) = disk.recover_as(term, Healing::Rot).expect("a log being healed is no worse");
+    assert!(!again.needs_mending() || again.lost() != Healing::Whole, "{:?}", again.judgement());
+    assert_eq!(found, content);
 }
 
 /// A log that was accepted, whatever the disk looked like, is mended, takes more, and has it after the next start.

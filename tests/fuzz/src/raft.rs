@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use logic::consensus::{Desk, ManagerConfig, RaftManager, Request};
 use logic::io::{Effect, LogWrite, Now, SegmentId, Ticket};
 use logic::log::{LogFlush, RecoverError};
-use logic::vote::Vote;
+use logic::vote::{Healing, Vote};
 use proto::error::Refusal;
 use proto::ids::{LogIndex, NodeId, Term};
 use proto::peer::{PeerMessage, RaftEntry, RaftMessage};
@@ -135,7 +135,14 @@ impl Node {
         let (disk, votes) = if seed % 8 == 7 {
             (Disk::new(SEGMENT_BYTES), [Box::new([0; 512]), Box::new([0; 512])])
         } else {
-            let vote = Vote { counter: 1, term: Term(1), voted: NodeId(2), cluster: STORE.cluster, node: NODE };
+            let vote = Vote {
+                counter: 1,
+                term: Term(1),
+                voted: NodeId(2),
+                cluster: STORE.cluster,
+                node: NODE,
+                healing: Healing::Whole,
+            };
             (Disk::aged(SEGMENT_BYTES), [vote.encode(), vote.encode()])
         };
         let (manager, content, vote, _) = started(&disk, &votes, seed.into()).expect("it was made a moment ago");

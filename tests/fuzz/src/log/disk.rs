@@ -14,6 +14,7 @@ use raft::{GetEntriesContext, Storage};
 
 use super::history::Content;
 use crate::memory;
+use logic::vote::Healing;
 
 /// Whose log it is.
 pub const STORE: StoreId = StoreId { cluster: ClusterId(0xc1), nonce: 0x4e };
@@ -91,9 +92,14 @@ impl Disk {
 
     /// Recovers with a vote of `term`; gives the log and all that is in it.
     pub fn recover(&self, term: u64) -> Result<(Log, Content), RecoverError> {
+        self.recover_as(term, Healing::Whole)
+    }
+
+    /// The same for a node that heals if no more than that is lost.
+    pub fn recover_as(&self, term: u64, heals: Healing) -> Result<(Log, Content), RecoverError> {
         let segments: Vec<_> = self.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
         let config = LogConfig::new(STORE, self.segment_bytes);
-        let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: Term(term), config };
+        let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: Term(term), config, heals };
         let bytes: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut content = Content::new();
         let log = memory::within(HEAP_PER_BYTE * bytes + HEAP_BYTES, || {
