@@ -265,7 +265,7 @@ pub enum LogCommand {
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
     /// The data directory of a stopped node, or a copy of it. Nothing is written. Of a running node the last round may look
-    /// torn.
+    /// torn. Judged are identity, vote and log; chunk files are not looked at.
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Print JSON.

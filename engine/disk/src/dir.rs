@@ -59,7 +59,9 @@ pub enum DirError {
         found: PathBuf,
     },
     /// Its marker cannot be understood.
-    #[error("{path}: the marker file is damaged: restore it from a backup, or rejoin the cluster with a new directory")]
+    #[error(
+        "{path}: the marker file is damaged: restore it as it was; this version cannot take the node in again with a new directory"
+    )]
     MarkerDamaged {
         /// The marker.
         path: PathBuf,
@@ -95,7 +97,9 @@ pub enum DirError {
         cores: u16,
     },
     /// A part of it is gone.
-    #[error("{part}: is missing from the data directory: restore it, or rejoin the cluster with a new directory")]
+    #[error(
+        "{part}: is missing from the data directory: restore it; this version cannot take the node in again with a new directory"
+    )]
     PartMissing {
         /// What is gone.
         part: PathBuf,

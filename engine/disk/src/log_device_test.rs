@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use proto::ids::NodeId;
+use logic::log::{Position, SegmentHeader, StoreId};
+use proto::ids::{ClusterId, NodeId};
 
 use super::*;
 use crate::dir::DataDir;
@@ -20,7 +21,10 @@ fn open(path: &Path) -> (DataDir, LogFiles) {
 }
 
 fn header(value: u8) -> Box<[u8; SECTOR_BYTES]> {
-    Box::new([value; SECTOR_BYTES])
+    let (segment, signature) = (SegmentId(value.into()), value.into());
+    let store = StoreId { cluster: ClusterId(1), nonce: 1 };
+    let durable_upto = Position::default();
+    SegmentHeader { segment_bytes: SEGMENT_BYTES, segment, signature, durable: 0, durable_upto, store }.encode()
 }
 
 fn bytes(seed: u32, length: usize) -> Vec<u8> {
@@ -60,7 +64,7 @@ fn life() -> Vec<Vec<LogWrite>> {
 fn expected(flushes: &[Vec<LogWrite>]) -> Vec<Vec<u8>> {
     let mut files = vec![vec![0; ROUNDS_BYTES], vec![0; SEGMENT_BYTES as usize], vec![0; SEGMENT_BYTES as usize]];
     for segment in [1, 2] {
-        files[segment][..512].fill(segment as u8);
+        files[segment][..512].copy_from_slice(&header(segment as u8)[..]);
     }
     for write in flushes.iter().flatten() {
         let file = match write.file {
@@ -196,6 +200,43 @@ fn segment_that_exists_is_never_made_again() {
     })
     .unwrap();
     assert_eq!(fs::read(dir.view().segment_path(SegmentId(1))).unwrap()[512..612], [9; 100]);
+}
+
+/// A damaged spare stood in the way of the next segment: the node ended at every start.
+#[test]
+fn spare_segment_that_is_damaged_is_made_again_and_a_short_ring_gets_its_length() {
+    for damage in 0..4 {
+        let temp = test_dir();
+        let (dir, files) = open(temp.path());
+        executor::run("log", async {
+            let device = LogDevice::start(FlushMethod::default(), files, SEGMENT_BYTES).await.unwrap();
+            device.prepare(SegmentId(1), header(1)).await.unwrap().unwrap();
+            device.flush(vec![write(1, 512, vec![9; 100])]).await.unwrap();
+            device.prepare(SegmentId(2), header(2)).await.unwrap().unwrap();
+            device.close().await.unwrap();
+        })
+        .unwrap();
+        let spare = dir.view().segment_path(SegmentId(2));
+        let mut bytes = fs::read(&spare).unwrap();
+        match damage {
+            0 => bytes[20] ^= 1,
+            1 => bytes.truncate(0),
+            2 => bytes.truncate(100),
+            _ => bytes.fill(0),
+        }
+        fs::write(&spare, bytes).unwrap();
+        let rounds = fs::read(dir.view().rounds_path()).unwrap();
+        fs::write(dir.view().rounds_path(), &rounds[..1000]).unwrap();
+        let files = LogFiles::open(&dir).unwrap();
+        assert_eq!(files.segments().len(), 1, "damage {damage}");
+        assert_eq!(files.rounds()[..1000], rounds[..1000]);
+        executor::run("log", async {
+            let device = LogDevice::start(FlushMethod::default(), files, SEGMENT_BYTES).await.unwrap();
+            device.prepare(SegmentId(2), header(2)).await.unwrap().unwrap();
+            device.close().await.unwrap();
+        })
+        .unwrap();
+    }
 }
 
 #[test]

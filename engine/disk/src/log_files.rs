@@ -3,20 +3,22 @@
 //! Invariants:
 //! - After `LogFiles::open` every byte that the maps show is durable: raft takes all of it as such.
 //! - Every page was touched while opening: an unreadable sector is an error here and not a signal later.
-//! - Nothing here writes. A missing file of rounds is not replaced by an empty one: recovery must see that it is gone.
+//! - Nothing here writes but two repairs at `open`, of what recovery would make no use of. A missing file of rounds is not
+//!   replaced by an empty one: recovery must see that it is gone.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logic::io::SegmentId;
+use logic::log::{HeaderError, Reader};
 use memmap2::{Advice, Mmap, MmapOptions};
 use proto::limits::SECTOR_BYTES;
 
-use crate::dir::{DataDir, DataDirView, remove_unfinished, sync_dir};
+use crate::dir::{DataDir, DataDirView, publish, remove_unfinished, sync_dir};
 
 /// Bytes of the file of round identifiers.
 pub(crate) const ROUNDS_BYTES: usize = logic::log::rounds::ROUNDS_BYTES as usize;
@@ -38,6 +40,42 @@ pub struct LogOpenError {
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LogOpenError {
     let path = path.to_owned();
     move |error| LogOpenError { path, action, error }
+}
+
+/// Removes the last segment if it was never used and cannot be either: prepared in advance, and damaged or cut off since.
+/// Recovery leaves it out, and it would be in the way of the next one.
+fn remove_unusable_spare(dir: &DataDirView) -> io::Result<()> {
+    let Some(last) = dir.segments()?.into_iter().max() else { return Ok(()) };
+    let path = dir.segment_path(last);
+    let bytes = fs::read(&path)?;
+    let is_unused = bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
+    let is_unusable = match Reader::new(&bytes) {
+        Ok(reader) => bytes.len() < reader.header().segment_bytes as usize,
+        Err(HeaderError::Version { .. }) => false,
+        Err(_) => true,
+    };
+    if is_unused && is_unusable {
+        tracing::warn!(path = %path.display(), "a log segment that was never used is damaged: it is made again");
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// A ring of identifiers that was cut off gets its length back, with zeros; what is left of it stays.
+fn repair_length_of_rounds(dir: &DataDirView) -> io::Result<()> {
+    let path = dir.rounds_path();
+    let mut bytes = match fs::read(&path) {
+        Ok(bytes) if bytes.is_empty() || bytes.len() >= ROUNDS_BYTES => return Ok(()),
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    tracing::warn!(path = %path.display(), found = bytes.len(), "the ring of round identifiers was cut off: its length is repaired");
+    bytes.resize(ROUNDS_BYTES, 0);
+    let new = path.with_extension("new");
+    fs::write(&new, &bytes)?;
+    File::open(&new)?.sync_all()?;
+    publish(&new, &path)
 }
 
 /// A whole file, mapped read-only.
@@ -100,6 +138,8 @@ impl LogFiles {
     pub fn open(dir: &DataDir) -> Result<LogFiles, LogOpenError> {
         let log_dir = dir.view().log_dir();
         remove_unfinished(&log_dir).map_err(failed(&log_dir, "remove unfinished files"))?;
+        remove_unusable_spare(dir.view()).map_err(failed(&log_dir, "remove a segment that was never used"))?;
+        repair_length_of_rounds(dir.view()).map_err(failed(&dir.view().rounds_path(), "repair its length"))?;
         let files = LogFiles::load(dir.view(), true)?;
         sync_dir(&log_dir).map_err(failed(&log_dir, "sync it"))?;
         Ok(files)

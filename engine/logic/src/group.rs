@@ -76,7 +76,7 @@ impl Group {
         let identity = match &start.identity {
             Some(bytes) => Identity::decode(bytes).map_err(|error| StartError { text: error.to_string() })?,
             None if !start.segments.is_empty() || start.vote.is_some() => {
-                let text = "the data directory has a log but no identity file; restore the directory as it was, or rejoin this node with an empty one";
+                let text = "the data directory has a log but no identity file; restore the directory as it was; this version cannot take the node in again otherwise";
                 return Err(StartError { text: text.to_owned() });
             }
             None => Identity {
@@ -96,7 +96,7 @@ impl Group {
         // The ring of identifiers is made before a process writes its identity, and never removed.
         if start.identity.is_some() && start.rounds.is_empty() && !mutant.is(Mutant::EmptiedVotes) {
             let text = "the data directory has an identity but no log/rounds: is the log's filesystem mounted? Restore the \
-                directory as it was, or rejoin this node with an empty one: with an empty log it could undo what it acknowledged";
+                directory as it was; this version cannot take the node in again otherwise: with an empty log it could undo what it acknowledged";
             return Err(StartError { text: text.to_owned() });
         }
         for member in config.members.iter().filter(|member| member.node != config.address.node) {

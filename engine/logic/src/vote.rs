@@ -60,7 +60,7 @@ pub enum Healing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "both copies of term and vote are damaged: this node may have voted and cannot know for whom; \
-     rejoin it as a new life of the node with an empty data directory"
+     restore the directory as it was; this version cannot take the node in again otherwise"
 )]
 pub struct Amnesia;
 

@@ -9,6 +9,8 @@
 pub(crate) mod disk_model;
 pub mod fetch;
 pub mod flush;
+#[cfg(test)]
+mod heal_test;
 pub mod layout;
 #[allow(clippy::module_inception, reason = "the running log is the log")]
 pub mod log;

@@ -208,7 +208,7 @@ pub enum RecoverError {
     /// The log is newer than term and vote.
     #[error(
         "entry {index} has term {entry_term}, but the vote file only knows term {vote_term}: term and vote are lost; \
-         rejoin this node as a new life with an empty data directory",
+         restore the directory as it was; this version cannot take the node in again otherwise",
         index = .index.0, entry_term = .entry_term.0, vote_term = .vote_term.0
     )]
     Amnesia {
@@ -247,8 +247,8 @@ pub enum RecoverError {
 }
 
 const REMEDY: &str = "nothing was changed; look at it with `helio log verify`, and keep the other nodes running: they have \
-     what is missing. What lies before the last segments, or belongs to a lone voter, is not healed in place: rejoin this \
-     node as a new life with an empty data directory";
+     what is missing. Entries in the last segments are taken from them; a lone voter's, older segments, and headers or whole \
+     files are not yet. The others go on without this node as long as most of them run; this version cannot take it in again";
 
 /// A log that was read and judged.
 pub struct Examined<'a> {
@@ -288,8 +288,9 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
     match judgement {
         Judgement::Rot(_) if input.config.mutant.is(Mutant::TruncateRot) => {}
         Judgement::Uncertain(_) if input.config.mutant.is(Mutant::TruncateUncertain) => {}
-        Judgement::Rot(_) if input.heals == Healing::Rot && is_healable(broken, &behind) => {}
-        Judgement::Uncertain(_) if input.heals >= Healing::Uncertain && is_healable(broken, &behind) => {}
+        Judgement::Rot(_) if input.heals == Healing::Rot && is_healable(&walk, &readers, broken, &behind) => {}
+        Judgement::Uncertain(_)
+            if input.heals >= Healing::Uncertain && is_healable(&walk, &readers, broken, &behind) => {}
         Judgement::Rot(finding) => return Err(RecoverError::Rot(finding)),
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
@@ -332,9 +333,10 @@ fn judge(finding: Finding, cut: bool) -> Judgement {
     }
 }
 
-/// Only what is missing in the last segment in use is fetched: files are not replaced.
-fn is_healable(broken: Option<Broken>, behind: &Behind) -> bool {
-    broken.is_none() && behind.segments <= 1
+/// Only what is missing in the last segment in use, or the one before a prepared one, is fetched: files are not replaced.
+fn is_healable(walk: &Walk, readers: &[Reader<'_>], broken: Option<Broken>, behind: &Behind) -> bool {
+    let is_there = readers.is_empty() || readers.iter().any(|reader| reader.header().segment == walk.end.segment);
+    broken.is_none() && behind.segments <= 1 && is_there
 }
 
 /// A segment that cannot be opened.

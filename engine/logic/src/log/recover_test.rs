@@ -182,7 +182,7 @@ fn entry_above_the_vote_is_amnesia() {
     let (disk, _) = ten_rounds();
     let Err(error) = disk.recover_at(0) else { panic!("recovered") };
     assert!(matches!(error, RecoverError::Amnesia { entry_term: Term(1), vote_term: Term(0), .. }), "{error}");
-    assert!(error.to_string().contains("rejoin"), "{error}");
+    assert!(error.to_string().contains("restore the directory"), "{error}");
     assert!(disk.recover_at(1).is_ok());
 }
 
