@@ -141,7 +141,7 @@ impl Uploading {
     /// Takes further holders until there are as many as make the image accepted. A holder whose home and sender are gone
     /// does it, too: complete bytes are not dropped, so they must come to a record.
     pub(super) fn recruit(&mut self, cx: &mut Context<'_>) {
-        let Some(name) = self.spec.receivers.first() else { return };
+        let Some(name) = self.names().first() else { return };
         for address in cx.placement(name, usize::MAX) {
             if self.others.len() + 1 >= usize::from(cx.view.copies) {
                 return;
@@ -159,7 +159,7 @@ impl Uploading {
             return true; // It has the bytes; whether it counts is for the record to say.
         }
         cx.suspects.insert(lost, cx.now);
-        let Some(name) = self.spec.receivers.first() else { return false };
+        let Some(name) = self.names().first() else { return false };
         let candidates = cx.placement(name, usize::MAX);
         let next = candidates.into_iter().find(|&Address { node, .. }| {
             let is_taken = node == cx.me.node || self.has_other(node);
