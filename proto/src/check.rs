@@ -6,13 +6,17 @@
 mod client;
 mod peer;
 mod record;
+mod snapshot;
 
 use crate::ids::{Address, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, NodeId};
 use crate::limits::{
-    ACKS_MAX, ADDRESS_BYTES_MAX, CHUNK_BYTES_MAX, CORES_MAX, IMAGE_BYTES_MAX, NODES_MAX, RECEIVERS_MAX,
+    ACKS_MAX, ADDRESS_BYTES_MAX, CHUNK_BYTES_MAX, CORES_MAX, IMAGE_BYTES_MAX, NODES_MAX, RECEIVERS_MAX, SECTOR_BYTES,
 };
 use crate::name::{NameError, check_file_name, check_name};
 use crate::ring::Member;
+
+/// No file is larger.
+const FILE_BYTES_MAX: u64 = 1 << 62;
 
 /// Which rule a message breaks. `field` is the field's name in its Rust type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -45,6 +49,12 @@ pub enum CheckError {
     #[error("offset {found} is not a multiple of the chunk size")]
     Offset {
         /// The offset.
+        found: u64,
+    },
+    /// A part of a snapshot begins and ends with whole sectors.
+    #[error("{found} bytes are no whole sectors")]
+    Sectors {
+        /// The offset or length.
         found: u64,
     },
     /// A list names something twice.
@@ -164,6 +174,15 @@ fn chunk_offset(offset: u64) -> Result<(), CheckError> {
     range("offset", offset, 0, IMAGE_BYTES_MAX - 1)?;
     if !offset.is_multiple_of(CHUNK_BYTES_MAX as u64) {
         return Err(CheckError::Offset { found: offset });
+    }
+    Ok(())
+}
+
+/// Of a sector's first byte, in a file that is not larger than any disk.
+fn sector_offset(offset: u64) -> Result<(), CheckError> {
+    range("offset", offset, 0, FILE_BYTES_MAX)?;
+    if !offset.is_multiple_of(SECTOR_BYTES as u64) {
+        return Err(CheckError::Sectors { found: offset });
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod peer;
 mod record;
 mod reply;
 mod request;
+mod snapshot;
 
 pub use link::{
     decode_link_credit, decode_peer_hello, decode_peer_welcome, encode_link_credit, encode_peer_hello,
@@ -26,6 +27,7 @@ pub use peer::{decode_peer_message, encode_peer_message};
 pub use record::{decode_record, encode_record, encode_record_with};
 pub use reply::{decode_client_reply, encode_client_reply};
 pub use request::{decode_client_request, encode_client_request};
+pub use snapshot::{decode_piece, encode_piece};
 
 use flatbuffers::{FlatBufferBuilder, Follow, InvalidFlatbuffer, Verifiable, VerifierOptions, WIPOffset};
 

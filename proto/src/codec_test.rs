@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use flatbuffers::FlatBufferBuilder;
 
 use super::rules_tests::{begin, raft};
-use super::{DecodeError, Encoder, decode_record, encode_record};
+use super::{DecodeError, Encoder, decode_piece, decode_record, encode_piece, encode_record};
 use crate::client::{ClientReply, ClientRequest};
 use crate::error::Refusal;
 use crate::frame::{BodyHead, FRAME_HEADER_BYTES, FrameHeader, FrameLimits, Kind, KindGroup};
@@ -74,6 +74,25 @@ fn sample_metas() -> Vec<(Kind, Vec<u8>)> {
 
 fn sample_records() -> Vec<Vec<u8>> {
     samples::records().iter().map(encode_record).collect()
+}
+
+#[test]
+fn every_piece_of_a_snapshot_survives_and_damage_never_panics() {
+    let (mut encoder, mut noise) = (Encoder::new(), Noise(11));
+    for piece in samples::pieces() {
+        let bytes = encode_piece(&mut encoder, &piece).to_vec();
+        assert_eq!(decode_piece(&bytes).expect("a piece"), piece);
+        for _ in 0..2000 {
+            let mut damaged = bytes.clone();
+            let at = noise.below(damaged.len());
+            damaged[at] ^= 1 + (noise.next() % 255) as u8;
+            damaged.truncate(1 + noise.below(2 * bytes.len()));
+            if let Ok(piece) = decode_piece(&damaged) {
+                let again = encode_piece(&mut encoder, &piece).to_vec();
+                assert_eq!(decode_piece(&again).expect("what was decoded can be encoded"), piece);
+            }
+        }
+    }
 }
 
 #[test]
@@ -278,6 +297,9 @@ fn table_without_its_required_fields_is_refused() {
         Kind::LinkCredit,
         Kind::PeerHealAsk,
         Kind::PeerHealAnswer,
+        Kind::PeerSnapshotOffer,
+        Kind::PeerSnapshotAsk,
+        Kind::PeerSnapshotGone,
     ];
     assert_eq!(accepted, all_zero);
     assert!(decode_record(meta).is_err());

@@ -179,6 +179,14 @@ kinds! {
     PeerHealAsk = 0x040f,
     /// `PeerMessage::HealAnswer`.
     PeerHealAnswer = 0x0410,
+    /// `PeerMessage::SnapshotOffer`.
+    PeerSnapshotOffer = 0x0411,
+    /// `PeerMessage::SnapshotAsk`.
+    PeerSnapshotAsk = 0x0412,
+    /// `PeerMessage::SnapshotPart`.
+    PeerSnapshotPart = 0x0413,
+    /// `PeerMessage::SnapshotGone`.
+    PeerSnapshotGone = 0x0414,
 }
 
 /// Who says messages of a kind to whom.

@@ -18,6 +18,7 @@ pub mod record;
 pub mod ring;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+pub mod snapshot;
 
 // The only place of this crate with unsafe code; every buffer passes the verifier first.
 #[allow(unsafe_code, missing_docs, unused, rust_2018_idioms, unused_qualifications, clippy::all, clippy::unwrap_used)]

@@ -46,6 +46,8 @@ pub const CORES_MAX: usize = 256;
 pub const RAFT_ENTRIES_MAX: usize = 4096;
 /// Bytes of entries in one raft message.
 pub const RAFT_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a snapshot in one message.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the context of one raft message.
 pub const RAFT_CONTEXT_BYTES_MAX: usize = 256;
 /// Inboxes in one record or message of acknowledgements.
@@ -67,6 +69,9 @@ const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 /// One frame fits into one buffer, else a body would have to be split while reading.
 const _: () = assert!(FRAME_BODY_BYTES_MAX <= DMA_BUFFER_BYTES - CHUNK_HEADER_BYTES);
 const _: () = assert!(RAFT_MESSAGE_BYTES_MAX + RAFT_ENTRIES_MAX * 64 < FRAME_META_BYTES_MAX);
+const _: () = assert!(
+    SNAPSHOT_PART_BYTES_MAX + 64 < FRAME_META_BYTES_MAX && SNAPSHOT_PART_BYTES_MAX.is_multiple_of(SECTOR_BYTES)
+);
 const _: () = assert!(UPLOAD_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64);
 const _: () = assert!(LANE_CREDIT_BYTES >= CHUNK_BYTES_MAX as u64);
 /// All members of the largest cluster fit into one record (about 56 bytes each beside their addresses), hence into one frame.

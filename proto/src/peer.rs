@@ -200,6 +200,40 @@ pub enum PeerMessage {
         /// Whether it leads that term.
         leads: bool,
     },
+    /// The leader to a member that lacks entries which its log does not have any more: this snapshot has what they did.
+    SnapshotOffer {
+        /// The last entry whose effect it has.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// Asks for a part of a snapshot.
+    SnapshotAsk {
+        /// As offered.
+        index: LogIndex,
+        /// As offered.
+        term: Term,
+        /// Of its first byte in the file; whole sectors.
+        offset: u64,
+    },
+    /// Answers `SnapshotAsk`.
+    SnapshotPart {
+        /// From the question.
+        index: LogIndex,
+        /// From the question.
+        term: Term,
+        /// From the question.
+        offset: u64,
+        /// Bytes of the file, at most `SNAPSHOT_PART_BYTES_MAX`; whole sectors. None behind its end.
+        data: Vec<u8>,
+    },
+    /// Answers `SnapshotAsk`: not here, or not any more.
+    SnapshotGone {
+        /// From the question.
+        index: LogIndex,
+        /// From the question.
+        term: Term,
+    },
     /// Answers `Fetch`: not here.
     FetchFailed {
         /// From the request.

@@ -3,6 +3,8 @@
 //! Behind the feature `samples`. The values keep every rule of `check`, and differ in every field, so that a codec that
 //! mixes up two fields does not survive its round trip.
 
+use std::sync::Arc;
+
 use crate::client::{
     Begin, ChunkHead, ClientReply, ClientRequest, CoreStatus, ImageHead, NodeStatus, RoleKind, Target,
 };
@@ -19,6 +21,7 @@ use crate::peer::{
 };
 use crate::record::{Ready, Record, RecordBody};
 use crate::ring::{Member, Ring};
+use crate::snapshot::{Head, ImageItem, InboxItem, Piece, SessionItem, UndeliveredItem};
 
 /// Any message that travels in a frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -347,6 +350,10 @@ pub fn peer_messages() -> Vec<PeerMessage> {
             last: LogIndex(1 << 40),
             leads: true,
         },
+        PeerMessage::SnapshotOffer { index: LogIndex(1 << 41), term: Term(11) },
+        PeerMessage::SnapshotAsk { index: LogIndex(1 << 41), term: Term(11), offset: 1 << 30 },
+        PeerMessage::SnapshotPart { index: LogIndex(1 << 41), term: Term(11), offset: 512, data: vec![7; 1024] },
+        PeerMessage::SnapshotGone { index: LogIndex(1 << 41), term: Term(11) },
         PeerMessage::FetchFailed { request: REQUEST, image: IMAGE, refusal: Refusal::NotHeld },
     ];
     all.extend(raft_messages().into_iter().map(PeerMessage::Raft));
@@ -461,6 +468,31 @@ pub fn records() -> Vec<Record> {
     ];
     let with_time = |(position, body)| Record { time_ms: 1_763_803_380_000 + position as u64, body };
     bodies.into_iter().enumerate().map(with_time).collect()
+}
+
+/// Pieces of a snapshot.
+pub fn pieces() -> Vec<Piece> {
+    let head =
+        Head { cluster: CLUSTER, copies: 2, image_bytes_max: 64 << 20, log_time_ms: 1_763_803_380_000, ring: ring() };
+    let inbox = InboxItem { inbox: INBOX, name: "gallery".into(), acked: InboxSeq(15), acked_record: LogIndex(900) };
+    let sender: Arc<str> = "camera-1".into();
+    let (session, low_water) = (IMAGE.session, Sequence(9));
+    let session = SessionItem { session, sender: sender.clone(), low_water, used_ms: 1_763_803_370_000 };
+    let image = ImageItem { image: IMAGE, fingerprint: FINGERPRINT, ready: vec![(INBOX, LogIndex(1200))] };
+    let undelivered = UndeliveredItem {
+        index: LogIndex(1200),
+        image: IMAGE,
+        fingerprint: FINGERPRINT,
+        sender,
+        name: "IMG_20261122_0923.jp".into(),
+        receivers: vec![INBOX],
+        holders: holders(),
+    };
+    vec![
+        Piece { head: Some(head), ..Piece::default() },
+        Piece { inboxes: vec![inbox], sessions: vec![session], images: vec![image], ..Piece::default() },
+        Piece { undelivered: vec![undelivered], ..Piece::default() },
+    ]
 }
 
 /// A usual `Ready`: one receiver, two holders, a file name of 20 bytes.

@@ -120,7 +120,7 @@ impl ChunkFiles {
         let path = inner.dir.chunk_path(inner.core, file);
         let header = ChunkFileHeader { node: inner.dir.node(), core: inner.core, file }.encode();
         // The slot table is written often in small pieces, the data region once in large ones.
-        let new = NewFile { bytes: FILE_BYTES, zeroed_bytes: DATA_OFFSET, header: &header };
+        let new = NewFile { bytes: FILE_BYTES, zeroed_bytes: DATA_OFFSET, header: &header, spare: None };
         match outcome(new_file::make(&path, new).await)? {
             Ok(()) => {}
             Err(error) => return Ok(Err(error)),

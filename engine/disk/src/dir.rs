@@ -7,6 +7,8 @@
 //! vote                      term and vote, two copies
 //! log/<16 digits>.seg       segments, in log order
 //! log/rounds                identifiers of flush rounds
+//! log/spare                 a segment that is not needed any more, to be used again
+//! snapshots/<16 digits>.snap  snapshots of the replicated state, by the index of the last record
 //! core-<n>/<16 digits>.chk  chunk files of core n
 //! ```
 //! Invariants:
@@ -19,7 +21,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use logic::io::{FileId, SegmentId};
-use proto::ids::{CoreId, NodeId};
+use proto::ids::{CoreId, LogIndex, NodeId};
 
 const LOCK: &str = "LOCK";
 const MARKER: &str = "HELIOGRAPH";
@@ -28,6 +30,8 @@ const IDENTITY: &str = "identity";
 const VOTE: &str = "vote";
 const LOG: &str = "log";
 const ROUNDS: &str = "rounds";
+const SPARE: &str = "spare";
+const SNAPSHOTS: &str = "snapshots";
 /// Version of everything below the data directory.
 const FORMAT: u32 = 1;
 /// A marker is smaller than this.
@@ -149,6 +153,8 @@ impl DataDir {
         }
         let view = DataDirView { path: path.to_owned(), marker: ours };
         view.check_parts()?;
+        // What is in it can be had from the other nodes, so it may be gone.
+        make_part(&view.snapshots_dir())?;
         Ok(DataDir { view, _lock: lock })
     }
 
@@ -227,6 +233,33 @@ impl DataDirView {
     #[must_use]
     pub fn rounds_path(&self) -> PathBuf {
         self.log_dir().join(ROUNDS)
+    }
+
+    /// A segment that is kept to be used again.
+    #[must_use]
+    pub fn spare_path(&self) -> PathBuf {
+        self.log_dir().join(SPARE)
+    }
+
+    /// The directory of the snapshots.
+    #[must_use]
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.path.join(SNAPSHOTS)
+    }
+
+    /// A snapshot.
+    #[must_use]
+    pub fn snapshot_path(&self, index: LogIndex) -> PathBuf {
+        self.snapshots_dir().join(format!("{:016}.snap", index.0))
+    }
+
+    /// The snapshots that exist, ascending; none if there is no directory for them. Blocking.
+    pub fn snapshots(&self) -> io::Result<Vec<LogIndex>> {
+        match numbered(&self.snapshots_dir(), "snap") {
+            Ok(numbers) => Ok(numbers.into_iter().map(LogIndex).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Term and vote.
@@ -354,7 +387,8 @@ fn first_foreign(path: &Path) -> Result<Content, DirError> {
         let name = entry.map_err(system(path, "list it"))?.file_name();
         let text = name.to_string_lossy();
         // What an interrupted `make_parts` leaves, and what `mkfs` puts into a new filesystem.
-        let made_by_us = [LOCK, MARKER_NEW, LOG, "lost+found"].contains(&text.as_ref()) || text.starts_with("core-");
+        let made_by_us =
+            [LOCK, MARKER_NEW, LOG, SNAPSHOTS, "lost+found"].contains(&text.as_ref()) || text.starts_with("core-");
         if !made_by_us {
             return Ok(Content::Foreign(PathBuf::from(name)));
         }
@@ -375,16 +409,18 @@ fn make_directory(path: &Path) -> Result<(), DirError> {
 
 fn make_parts(path: &Path, marker: &Marker) -> Result<(), DirError> {
     let cores = (0..marker.cores).map(|core| path.join(format!("core-{core}")));
-    for part in cores.chain([path.join(LOG)]) {
-        match fs::create_dir(&part) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(system(&part, "create it")(error));
-            }
-            _ => {}
-        }
+    for part in cores.chain([path.join(LOG), path.join(SNAPSHOTS)]) {
+        make_part(&part)?;
     }
     let target = path.join(MARKER);
     replace_file(&target, &path.join(MARKER_NEW), marker.encode().as_bytes()).map_err(system(&target, "write it"))
+}
+
+fn make_part(part: &Path) -> Result<(), DirError> {
+    match fs::create_dir(part) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(system(part, "create it")(error)),
+        _ => Ok(()),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {

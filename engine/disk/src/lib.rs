@@ -29,6 +29,7 @@ mod new_file;
 #[cfg(test)]
 mod no_space_test;
 pub mod small_files;
+pub mod snapshot_files;
 #[cfg(test)]
 mod test_dir;
 
@@ -39,3 +40,4 @@ pub use error::Outcome;
 pub use log_device::{FlushMethod, LogDevice};
 pub use log_files::LogFiles;
 pub use small_files::SmallFiles;
+pub use snapshot_files::{SnapshotFiles, SnapshotMaps};

@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use logic::io::{DiskError, LogFile, LogWrite, SegmentId};
 use proto::limits::SECTOR_BYTES;
 
-use crate::dir::DataDirView;
+use crate::dir::{DataDirView, sync_dir};
 use crate::error::{Outcome, outcome};
 use crate::log_direct::Direct;
 use crate::log_files::{LogFiles, ROUNDS_BYTES, SegmentMap};
@@ -138,7 +139,8 @@ impl LogDevice {
         let device = &*self.device;
         let path = device.dir.segment_path(segment);
         let bytes = u64::from(device.segment_bytes);
-        let file = NewFile { bytes, zeroed_bytes: bytes, header: &header };
+        let spare = device.dir.spare_path();
+        let file = NewFile { bytes, zeroed_bytes: bytes, header: &header, spare: Some(&spare) };
         match outcome(new_file::make(&path, file).await)? {
             Ok(()) => {}
             Err(error) => return Ok(Err(error)),
@@ -148,6 +150,48 @@ impl LogDevice {
             Method::Mmap(mapped) => mapped.adopt_prepared(segment).await?,
         }
         Ok(Ok(()))
+    }
+
+    /// Segments below `end` are not needed any more: one is kept to be used again, the others are removed, the first one
+    /// first. A crash in between leaves the later ones.
+    pub async fn retire(&self, end: SegmentId) -> io::Result<()> {
+        let device = &*self.device;
+        self.forget(|segment| segment < end);
+        let dir = device.dir.clone();
+        new_file::blocking(move || {
+            let spare = dir.spare_path();
+            for segment in dir.segments()?.into_iter().filter(|segment| *segment < end) {
+                let path = dir.segment_path(segment);
+                if spare.exists() { fs::remove_file(&path)? } else { fs::rename(&path, &spare)? }
+            }
+            sync_dir(&dir.log_dir())
+        })
+        .await
+    }
+
+    /// Removes the segments from `first` on, the last one first: a crash in between leaves the earlier ones.
+    pub async fn drop_from(&self, first: SegmentId) -> io::Result<()> {
+        let device = &*self.device;
+        self.forget(|segment| segment >= first);
+        let dir = device.dir.clone();
+        new_file::blocking(move || {
+            for segment in dir.segments()?.into_iter().rev().filter(|segment| *segment >= first) {
+                tracing::warn!(segment = segment.0, "a log segment that cannot be used is removed");
+                fs::remove_file(dir.segment_path(segment))?;
+            }
+            sync_dir(&dir.log_dir())
+        })
+        .await
+    }
+
+    /// Closes segments, which are not used any more.
+    fn forget(&self, is_gone: impl Fn(SegmentId) -> bool) {
+        let device = &*self.device;
+        device.maps.borrow_mut().retain(|segment, _| !is_gone(*segment));
+        match &device.method {
+            Method::Direct(direct) => direct.forget(is_gone),
+            Method::Mmap(mapped) => mapped.forget(is_gone),
+        }
     }
 
     /// Reads what was flushed. `Unreadable`: the device failed, or the range is not in the file.
@@ -232,7 +276,9 @@ async fn ensure_rounds(files: &LogFiles) -> io::Result<()> {
     let bytes = ROUNDS_BYTES as u64;
     match files.rounds().len() {
         ROUNDS_BYTES => Ok(()),
-        0 => new_file::make(&path, NewFile { bytes, zeroed_bytes: bytes, header: &[0; SECTOR_BYTES] }).await,
+        0 => {
+            new_file::make(&path, NewFile { bytes, zeroed_bytes: bytes, header: &[0; SECTOR_BYTES], spare: None }).await
+        }
         found => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("{}: {found} bytes long instead of {ROUNDS_BYTES}", path.display()),

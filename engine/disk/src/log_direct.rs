@@ -113,6 +113,12 @@ impl Direct {
         Ok(self.open.borrow_mut().entry(key_of(name)).or_insert(file).clone())
     }
 
+    /// Closes segments that are not used any more; a drop closes in the background.
+    pub(crate) fn forget(&self, is_gone: impl Fn(SegmentId) -> bool) {
+        self.open.borrow_mut().retain(|key, _| *key == ROUNDS_KEY || !is_gone(SegmentId(*key)));
+        self.zero_from.borrow_mut().retain(|segment, _| !is_gone(*segment));
+    }
+
     /// Closes what is far behind the newest segment; it is read through a map from then on.
     async fn close_old(&self) -> io::Result<()> {
         loop {

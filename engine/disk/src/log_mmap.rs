@@ -138,6 +138,11 @@ impl Mapped {
         Ok(map)
     }
 
+    /// Closes segments that are not used any more.
+    pub(crate) fn forget(&self, is_gone: impl Fn(SegmentId) -> bool) {
+        self.segments.borrow_mut().retain(|segment, _| !is_gone(*segment));
+    }
+
     pub(crate) fn close(&self) {
         self.segments.borrow_mut().clear();
         *self.rounds.borrow_mut() = None;

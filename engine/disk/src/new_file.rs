@@ -31,22 +31,31 @@ pub(crate) struct NewFile<'a> {
     pub(crate) zeroed_bytes: u64,
     /// Its first sector.
     pub(crate) header: &'a [u8; SECTOR_BYTES],
+    /// A file of the same length that may be used for it, if it is there: what was in it is written over.
+    pub(crate) spare: Option<&'a Path>,
 }
 
 /// Makes a file that must not exist yet. On any error nothing is left behind.
 pub(crate) async fn make(path: &Path, file: NewFile<'_>) -> io::Result<()> {
     let target = path.to_owned();
     let new = path.with_extension("new");
-    let (target_seen, new_old) = (target.clone(), new.clone());
-    blocking(move || {
+    let (target_seen, new_old, spare) = (target.clone(), new.clone(), file.spare.map(Path::to_owned));
+    let is_recycled = blocking(move || {
         if target_seen.exists() {
             // Never written over: it may be part of the log.
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", target_seen.display())));
         }
-        remove_if_there(&new_old)
+        remove_if_there(&new_old)?;
+        let Some(spare) = spare else { return Ok(false) };
+        match fs::metadata(&spare) {
+            Ok(found) if found.len() == file.bytes => fs::rename(&spare, &new_old).map(|()| true),
+            Ok(_) => fs::remove_file(&spare).map(|()| false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     })
     .await?;
-    let result = match fill(&new, file).await {
+    let result = match fill(&new, file, is_recycled).await {
         Ok(()) => {
             let new = new.clone();
             blocking(move || {
@@ -64,15 +73,15 @@ pub(crate) async fn make(path: &Path, file: NewFile<'_>) -> io::Result<()> {
     result
 }
 
-async fn fill(new: &Path, wanted: NewFile<'_>) -> io::Result<()> {
-    let file = direct_io::create(new).await?;
+async fn fill(new: &Path, wanted: NewFile<'_>, is_recycled: bool) -> io::Result<()> {
+    let file = if is_recycled { direct_io::open(new, 0).await? } else { direct_io::create(new).await? };
     let filled = fill_open(&file, wanted).await;
     // Closed also after a failure, and before the name is removed: an open file keeps its space.
     let closed = file.close().await.map_err(from_glommio);
     filled.and(closed)
 }
 
-async fn fill_open(file: &DmaFile, NewFile { bytes, zeroed_bytes, header }: NewFile<'_>) -> io::Result<()> {
+async fn fill_open(file: &DmaFile, NewFile { bytes, zeroed_bytes, header, .. }: NewFile<'_>) -> io::Result<()> {
     assert!(zeroed_bytes >= SECTOR_BYTES as u64 && zeroed_bytes <= bytes, "{zeroed_bytes} of {bytes}");
     file.pre_allocate(bytes, false).await.map_err(from_glommio)?;
     let piece = Rc::new(direct_io::zeroed(ZERO_PIECE_BYTES));

@@ -21,7 +21,9 @@ use crate::context::Context;
 use crate::home::Home;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, ConnId, CoreNote, InboxEntry};
-use crate::limits::{DELIVERY_WINDOW, FETCH_AGAIN_US, FETCH_TIMEOUT_US, FETCHES_MAX, READ_AHEAD_CHUNKS};
+use crate::limits::{
+    DELIVERY_WINDOW, FETCH_AGAIN_US, FETCH_TIMEOUT_US, FETCHES_MAX, NOTICE_RETRY_US, READ_AHEAD_CHUNKS,
+};
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::store::chunks::ReadPurpose;
@@ -35,6 +37,7 @@ pub(crate) struct Delivery {
     last_fetch: u64,
     acks: BTreeMap<InboxId, InboxSeq>, // to be asked with the next request
     ack_asked: bool,
+    ack_again_us: u64, // not before, since the leader refused
 }
 
 /// One receiver.
@@ -111,6 +114,8 @@ impl Delivery {
                 session.inbox = Some(inbox);
                 session.pulled = acked_upto;
                 session.acked = acked_upto;
+                // It may be the answer to a pull: what was asked for is acknowledged.
+                session.pulling = false;
                 cx.reply(conn, ClientReply::InboxOpened { inbox, acked_upto });
                 session.pull(cx, conn);
             }
@@ -162,7 +167,8 @@ impl Delivery {
     pub fn on_ack_answer(&mut self, cx: &mut Context<'_>, asked: LeaderRequest, answer: LeaderAnswer) {
         self.ack_asked = false;
         let LeaderAnswer::Acked { upto } = answer else {
-            // Refused for now: asked again with the next ones.
+            // Refused for now: asked again with the next ones, after a while.
+            self.ack_again_us = cx.now.mono_us + NOTICE_RETRY_US;
             if let LeaderRequest::Ack { upto } = asked {
                 for (inbox, seq) in upto {
                     let ack = self.acks.entry(inbox).or_default();
@@ -298,6 +304,9 @@ impl Delivery {
 
     /// Asks the leader to commit what was acknowledged meanwhile.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
+        if cx.now.mono_us < self.ack_again_us {
+            return;
+        }
         if self.ack_asked || self.acks.is_empty() || !cx.requests.has_room() {
             return;
         }

@@ -6,7 +6,10 @@
 //!           committed entries -> state -> claims, inbox entries, view to the cores; answers to whoever asked (leader)
 //! ```
 
+mod catch_up;
+mod incoming;
 mod running;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use crate::context::Context;
 use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
 use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
+use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
 use crate::outlook::Outlook;
 use crate::shard::{GroupStart, Load, ShardConfig, StartError};
@@ -185,6 +189,18 @@ impl Group {
             (Phase::Running(running), PeerMessage::HealAnswer { nonce, term, last_term, last, leads }) => {
                 running.manager.on_heal_answer(from.node, nonce, term, (last_term, last), leads);
             }
+            (Phase::Running(running), PeerMessage::SnapshotOffer { index, term }) => {
+                running.on_offer(cx, from, SnapshotMark { index, term });
+            }
+            (Phase::Running(running), PeerMessage::SnapshotAsk { index, term, offset }) => {
+                running.snapshots.on_ask(cx, from, SnapshotMark { index, term }, offset);
+            }
+            (Phase::Running(running), PeerMessage::SnapshotPart { index, term, offset, data }) => {
+                running.on_part(cx, from, (SnapshotMark { index, term }, offset), data);
+            }
+            (Phase::Running(running), PeerMessage::SnapshotGone { index, term }) => {
+                running.on_gone(cx, from, SnapshotMark { index, term });
+            }
             (Phase::Running(_), PeerMessage::Bootstrap(peer::Bootstrap::Empty { .. })) => self.tell_minted(cx, from),
             (Phase::Bootstrapping(bootstrap), PeerMessage::Bootstrap(message)) => {
                 if let Some(minted) = bootstrap.on_message(from.node, &message) {
@@ -225,6 +241,15 @@ impl Group {
                 }
             }
             (Phase::Running(running), Input::LogRead { ticket, result }) => running.manager.on_log_read(ticket, result),
+            (Phase::Running(running), Input::SnapshotWritten { ticket, result }) => {
+                running.on_snapshot_written(cx, ticket, result);
+            }
+            (Phase::Running(running), Input::SnapshotFinished { ticket, result }) => {
+                running.on_snapshot_finished(cx, ticket, result);
+            }
+            (Phase::Running(running), Input::SnapshotRead { ticket, result }) => {
+                running.snapshots.on_read(cx, ticket, result);
+            }
             (_, other) => panic!("a completion that nobody waits for: {other:?}"),
         }
     }
@@ -291,6 +316,7 @@ impl Group {
                         cx.send(group_of(node), PeerMessage::HealAsk { nonce, last });
                     }
                 }
+                running.on_snapshot_tick(cx);
                 running.watch(cx, &self.heard_us, self.awake_us);
                 if is_due {
                     running.ask_to_return(cx, &self.config);
@@ -348,7 +374,7 @@ impl Group {
 
     fn start_running(&mut self, cx: &mut Context<'_>) {
         let IdentityState::Member(membership) = &self.identity.state else { unreachable!("join set it") };
-        let start = GroupStart { identity: None, vote: None, segments: Vec::new(), rounds: &[] };
+        let start = GroupStart { identity: None, vote: None, segments: Vec::new(), rounds: &[], snapshots: Vec::new() };
         match Running::recover(&self.config, &self.identity, membership, &start, self.mutant) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(error) => return cx.out.push(Effect::Fatal { text: error.text }),

@@ -146,8 +146,9 @@ impl Home {
                 let text = format!("other bytes are being judged under the id {image}; try again");
                 return refuse(cx, from, upload_of(&spec), Refusal::Busy, text);
             }
-            let text = format!("image {image} was begun again with other bytes");
-            self.give_up(cx, image, Refusal::DifferentBytes, &text);
+            // Whoever sends them tries again: they may be those of a record, of which this core was told long ago.
+            let text = format!("image {image} was begun again with other bytes; try again");
+            self.give_up(cx, image, Refusal::Busy, &text);
         }
         if self.objects.get(&image).is_none_or(|object| object.upload.is_none())
             && let Err((refusal, text)) = self.begin(cx, &spec, is_home)

@@ -211,6 +211,27 @@ pub enum Input {
         /// Which.
         ticket: Ticket,
     },
+    /// Completion of `Effect::SnapshotWrite`.
+    SnapshotWritten {
+        /// Which.
+        ticket: Ticket,
+        /// Whether there was room.
+        result: Result<(), DiskError>,
+    },
+    /// Completion of `Effect::SnapshotFinish`: it is durable under its name.
+    SnapshotFinished {
+        /// Which.
+        ticket: Ticket,
+        /// Whether there was room.
+        result: Result<(), DiskError>,
+    },
+    /// Completion of `Effect::SnapshotRead`.
+    SnapshotRead {
+        /// Which.
+        ticket: Ticket,
+        /// The bytes; fewer than asked for at the end of the file.
+        result: Result<Vec<u8>, DiskError>,
+    },
     /// Completion of `Effect::IdentityWrite`.
     IdentityWritten {
         /// Which.
@@ -299,6 +320,8 @@ pub enum Effect {
     LogFlush {
         /// For the completion.
         ticket: Ticket,
+        /// Segments from here on are removed first. Only when a log is mended.
+        drop_from: Option<SegmentId>,
         /// What to write where. All of it belongs to one flush round.
         writes: Vec<LogWrite>,
     },
@@ -319,6 +342,45 @@ pub enum Effect {
         offset: u32,
         /// How much.
         length: u32,
+    },
+    /// Segments below this one are not needed any more: recycles or removes them, the first one first.
+    SegmentsRetire {
+        /// The first one that is.
+        end: SegmentId,
+    },
+    /// Writes a part of a snapshot that is not finished. Writes of one snapshot are carried out one after the other.
+    SnapshotWrite {
+        /// For the completion.
+        ticket: Ticket,
+        /// Of the snapshot. The first write of it begins a new file.
+        index: LogIndex,
+        /// Where to; whole sectors.
+        offset: u64,
+        /// What; whole sectors.
+        bytes: Vec<u8>,
+    },
+    /// Makes a snapshot durable and gives it its name.
+    SnapshotFinish {
+        /// For the completion.
+        ticket: Ticket,
+        /// Which.
+        index: LogIndex,
+    },
+    /// Reads from a snapshot that is finished.
+    SnapshotRead {
+        /// For the completion.
+        ticket: Ticket,
+        /// Which.
+        index: LogIndex,
+        /// From where; whole sectors.
+        offset: u64,
+        /// At most so much; whole sectors.
+        length: u32,
+    },
+    /// A snapshot is not needed any more, finished or not. It is gone at the latest when its name is needed again.
+    SnapshotRemove {
+        /// Which.
+        index: LogIndex,
     },
     /// Writes term and vote: first copy, sync, second copy, sync.
     VoteWrite {

@@ -20,6 +20,7 @@ mod mutant;
 pub mod outlook;
 mod requests;
 pub mod shard;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 mod subscriptions;

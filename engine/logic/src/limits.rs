@@ -72,6 +72,20 @@ pub const GREETING_US: u64 = 200_000;
 pub const INTENT_US: u64 = 600_000_000;
 /// Between two looks for sessions that ended.
 pub const EXPIRY_US: u64 = 60_000_000;
+/// Snapshots kept: if the newest is bad, the one before and the log behind it are as good.
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// Of those, one more as long as it is being read by a node that lags.
+pub const SNAPSHOT_PINNED_US: u64 = 10_000_000;
+/// Bytes of a snapshot written per tick: it leaves the disk to the log.
+pub const SNAPSHOT_TICK_BYTES: u64 = 2 << 20;
+/// When there was no room for a snapshot, another is begun after this long.
+pub const SNAPSHOT_AGAIN_US: u64 = 10_000_000;
+/// Parts of snapshots that a node reads for others at once; more are asked for again.
+pub const SNAPSHOT_READS_MAX: usize = 8;
+/// A part of a snapshot that did not come is asked for again after this long.
+pub const SNAPSHOT_ASK_US: u64 = 500_000;
+/// After so many questions without an answer the snapshot is given up.
+pub const SNAPSHOT_ASKS_MAX: u32 = 20;
 /// Between two reports of a core.
 pub const REPORT_US: u64 = 500_000;
 /// Images found at start and claimed by no record that are asked after at once.

@@ -57,6 +57,14 @@ mutants! {
     VoteWhileHealing = "vote-while-healing",
     /// A log counts as healed as soon as a leader was heard (P1, P4).
     HealTooEarly = "heal-too-early",
+    /// A snapshot has what changed while it was made, and not what was removed meanwhile (P2).
+    SnapshotTorn = "snapshot-torn",
+    /// A snapshot does not have what recognises a retry (P2).
+    SnapshotForgetsImages = "snapshot-forgets-images",
+    /// Recovery leaps over any bad place to the next intact entry, whether a snapshot has what is missing or not (P1, P4).
+    LeapOverRot = "leap-over-rot",
+    /// A node that goes on behind a snapshot of another does not tell its cores which bytes they are to keep (P1).
+    InstallForgetsClaims = "install-forgets-claims",
     /// Recovery applies all that is in the log, not only what it knows to be committed (P2).
     ApplyUncommitted = "apply-uncommitted",
     /// The images of a session are forgotten with each new leader: a retry makes a second inbox entry (P2).

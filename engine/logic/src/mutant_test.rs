@@ -185,6 +185,7 @@ fn damaged_log_is_cut_off() {
         let segments: Vec<_> = disk.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
         let config = LogConfig { mutant, ..disk.config() };
         let input = RecoverInput {
+            snapshots: &[],
             segments: &segments,
             rounds: &disk.rounds,
             vote_term: Term(u64::MAX),

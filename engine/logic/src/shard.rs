@@ -93,6 +93,8 @@ pub struct GroupStart<'a> {
     pub segments: Vec<(SegmentId, &'a [u8])>,
     /// The file of round identifiers; empty if it does not exist.
     pub rounds: &'a [u8],
+    /// The snapshots by index, ascending, whole.
+    pub snapshots: Vec<(LogIndex, &'a [u8])>,
 }
 
 /// Why a node refuses to start.
@@ -317,6 +319,9 @@ impl Stages {
             | Input::SegmentPrepared { .. }
             | Input::LogRead { .. }
             | Input::VoteWritten { .. }
+            | Input::SnapshotWritten { .. }
+            | Input::SnapshotFinished { .. }
+            | Input::SnapshotRead { .. }
             | Input::IdentityWritten { .. } => {
                 self.group.as_mut().expect("only core 0 has a log").on_completion(cx, input);
             }
@@ -383,7 +388,11 @@ impl Stages {
             | PeerMessage::Raft(_)
             | PeerMessage::Request { .. }
             | PeerMessage::HealAsk { .. }
-            | PeerMessage::HealAnswer { .. } => {
+            | PeerMessage::HealAnswer { .. }
+            | PeerMessage::SnapshotOffer { .. }
+            | PeerMessage::SnapshotAsk { .. }
+            | PeerMessage::SnapshotPart { .. }
+            | PeerMessage::SnapshotGone { .. } => {
                 if let Some(group) = group {
                     group.on_peer(cx, from, link, message);
                 }

@@ -7,6 +7,9 @@
 //! Memory. An undelivered image costs one `ReadyState` and 8 bytes in each receiver's inbox; a finished one only its
 //! place in the sender's window (`SESSION_WINDOW`) until the sender's low-water mark passes it.
 
+mod frozen;
+mod rebuild;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -19,6 +22,8 @@ use proto::peer::ReadyReceiver;
 use proto::record::{Ready, Record, RecordBody};
 use proto::ring::{Member, Ring};
 
+use self::frozen::Frozen;
+pub use self::rebuild::{BadSnapshot, Rebuild};
 use crate::io::InboxEntry;
 use crate::mutant::Mutant;
 
@@ -27,6 +32,7 @@ use crate::mutant::Mutant;
 pub struct Inbox {
     name: Arc<str>,
     acked: InboxSeq,             // everything up to here is acknowledged
+    acked_record: LogIndex,      // the `Ready` record of that; 0 if none
     waiting: VecDeque<LogIndex>, // the `Ready` records of acked + 1, acked + 2, ...
 }
 
@@ -54,7 +60,31 @@ struct ReadyState {
     sender: Arc<str>,
     name: Arc<str>,
     holders: Arc<[Holder]>,
-    left: u32, // receivers that have not acknowledged, at least 1
+    receivers: Receivers, // all of the record that were fresh
+    left: u32,            // those of them that have not acknowledged, at least 1
+}
+
+/// One costs nothing beside its place.
+#[derive(Clone, Debug)]
+enum Receivers {
+    One(InboxId),
+    Many(Box<[InboxId]>),
+}
+
+impl Receivers {
+    fn new(inboxes: &[InboxId]) -> Receivers {
+        match inboxes {
+            &[inbox] => Receivers::One(inbox),
+            inboxes => Receivers::Many(inboxes.into()),
+        }
+    }
+
+    fn as_slice(&self) -> &[InboxId] {
+        match self {
+            Receivers::One(inbox) => std::slice::from_ref(inbox),
+            Receivers::Many(inboxes) => inboxes,
+        }
+    }
 }
 
 /// What applying a record did.
@@ -109,6 +139,7 @@ pub struct State {
     readies: BTreeMap<LogIndex, ReadyState>,
     log_time_ms: u64, // never falls
     applied: LogIndex,
+    frozen: Option<Box<Frozen>>, // while a snapshot is made
     mutant: Mutant,
 }
 
@@ -149,7 +180,7 @@ impl State {
                 })
             }
             RecordBody::ExpireSessions { idle_since_ms } => {
-                self.sessions.retain(|_, session| session.used_ms >= *idle_since_ms);
+                self.expire_sessions(*idle_since_ms);
                 Outcome::Nothing
             }
             RecordBody::Probe { .. } => Outcome::Nothing,
@@ -342,7 +373,8 @@ impl State {
         let inbox = InboxId(self.id_of(index, Mutant::InboxIdTwice));
         let name: Arc<str> = name.into();
         self.clients.insert(name.clone(), inbox);
-        self.inboxes.insert(inbox, Inbox { name, acked: InboxSeq(0), waiting: VecDeque::new() });
+        self.inboxes
+            .insert(inbox, Inbox { name, acked: InboxSeq(0), acked_record: LogIndex(0), waiting: VecDeque::new() });
         Outcome::Registered(inbox)
     }
 
@@ -359,10 +391,17 @@ impl State {
         if outcome.fresh.is_empty() {
             return Ok(outcome);
         }
-        let session = self.sessions.get_mut(&record.image.session).expect("judge found the session");
+        let id = record.image.session;
+        let session = self.sessions.get_mut(&id).expect("judge found the session");
+        if let Some(frozen) = &mut self.frozen {
+            frozen.keep_session(id, session);
+        }
         session.used_ms = self.log_time_ms;
         session.low_water = session.low_water.max(record.low_water);
-        session.images = session.images.split_off(&session.low_water);
+        let finished = session.take_finished();
+        if let Some(frozen) = &mut self.frozen {
+            frozen.keep_images(id, finished);
+        }
         let known = session
             .images
             .entry(record.image.sequence)
@@ -374,6 +413,7 @@ impl State {
             sender: session.sender.clone(),
             name: record.name.as_str().into(),
             holders: record.holders.as_slice().into(),
+            receivers: Receivers::new(&outcome.fresh),
             left: outcome.fresh.len() as u32,
         };
         self.readies.insert(index, state);
@@ -393,9 +433,13 @@ impl State {
             let Some(state) = self.inboxes.get_mut(inbox) else { continue };
             let assigned = InboxSeq(state.acked.0 + state.waiting.len() as u64);
             let target = (*seq).min(assigned);
+            if let Some(frozen) = self.frozen.as_mut().filter(|_| state.acked < target) {
+                frozen.keep_inbox(*inbox, state);
+            }
             while state.acked < target {
                 let index = state.waiting.pop_front().expect("target is not beyond what was assigned");
                 state.acked.0 += 1;
+                state.acked_record = index;
                 let ready = self.readies.get_mut(&index).expect("a waiting entry has its record");
                 ready.left -= 1;
                 if self.mutant.is(Mutant::FreeAtFirstAck) {
@@ -403,7 +447,10 @@ impl State {
                 }
                 if ready.left == 0 {
                     let ready = self.readies.remove(&index).expect("it was there a line above");
-                    freed.push(Freed { image: ready.image, index, holders: ready.holders });
+                    freed.push(Freed { image: ready.image, index, holders: ready.holders.clone() });
+                    if let Some(frozen) = &mut self.frozen {
+                        frozen.keep_ready(index, ready);
+                    }
                 }
             }
             if self.mutant.is(Mutant::AckUnclamped) {
@@ -411,6 +458,15 @@ impl State {
             }
         }
         Outcome::Acked(self.acked(upto), freed)
+    }
+
+    fn expire_sessions(&mut self, idle_since_ms: u64) {
+        for (id, mut session) in self.sessions.extract_if(.., |_, session| session.used_ms < idle_since_ms) {
+            if let Some(frozen) = &mut self.frozen {
+                frozen.keep_session(id, &session);
+                frozen.keep_images(id, std::mem::take(&mut session.images));
+            }
+        }
     }
 
     fn change_ring(&mut self, index: LogIndex, change: impl Fn(&mut Member)) -> Outcome {
@@ -423,6 +479,14 @@ impl State {
     fn ready_receiver(&self, name: &str, index: LogIndex) -> ReadyReceiver {
         let holders = self.readies.get(&index).map_or(Vec::new(), |ready| ready.holders.to_vec());
         ReadyReceiver { name: name.to_owned(), index, holders }
+    }
+}
+
+impl Session {
+    /// Takes out the images that are finished.
+    fn take_finished(&mut self) -> BTreeMap<Sequence, KnownImage> {
+        let kept = self.images.split_off(&self.low_water);
+        std::mem::replace(&mut self.images, kept)
     }
 }
 

@@ -49,6 +49,13 @@ impl Subscriptions {
         serve(state, conn, subscription, out);
     }
 
+    /// The state is another one: any inbox may have new entries.
+    pub fn on_anew(&mut self, state: &State, out: &mut Vec<Effect>) {
+        for (conn, subscription) in &mut self.by_conn {
+            serve(state, *conn, subscription, out);
+        }
+    }
+
     /// These inboxes have new entries.
     pub fn on_fresh(&mut self, state: &State, inboxes: &[InboxId], out: &mut Vec<Effect>) {
         for conn in inboxes.iter().filter_map(|inbox| self.by_inbox.get(inbox)).flatten() {

@@ -24,6 +24,7 @@ use crate::ending::Ending;
 use crate::error::NodeError;
 use crate::inputs::Inputs;
 use crate::pools::Pools;
+use crate::snapshots::Snapshots;
 use crate::waiting::Waiting;
 
 /// What one core of a node hands to another.
@@ -46,6 +47,7 @@ pub(crate) enum MeshItem {
 pub(crate) struct GroupFiles {
     pub(crate) log: LogDevice,
     pub(crate) small: SmallWrites,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// Who this node is, as far as its shell needs to know to judge a handshake.

@@ -86,10 +86,16 @@ pub(crate) fn file_create(core: &Rc<Core>, file: FileId) {
 }
 
 /// `Effect::LogFlush`.
-pub(crate) fn log_flush(core: &Rc<Core>, ticket: Ticket, writes: Vec<LogWrite>) {
+pub(crate) fn log_flush(core: &Rc<Core>, ticket: Ticket, drop_from: Option<SegmentId>, writes: Vec<LogWrite>) {
     let own = core.clone();
     core.operate("log flush", async move {
-        match group(&own).log.flush(writes).await {
+        let log = &group(&own).log;
+        if let Some(first) = drop_from
+            && let Err(error) = log.drop_from(first).await
+        {
+            return fatal(&own, "remove log segments that cannot be used", &error);
+        }
+        match log.flush(writes).await {
             Ok(()) => own.inputs.push(Input::LogFlushed { ticket }),
             Err(error) => fatal(&own, "make the log durable", &error),
         }
@@ -103,6 +109,16 @@ pub(crate) fn segment_prepare(core: &Rc<Core>, segment: SegmentId, header: Secto
         match group(&own).log.prepare(segment, header).await {
             Ok(result) => own.inputs.push(Input::SegmentPrepared { segment, result }),
             Err(error) => fatal(&own, "make a log segment", &error),
+        }
+    });
+}
+
+/// `Effect::SegmentsRetire`.
+pub(crate) fn segments_retire(core: &Rc<Core>, end: SegmentId) {
+    let own = core.clone();
+    core.operate("segment retirement", async move {
+        if let Err(error) = group(&own).log.retire(end).await {
+            fatal(&own, "recycle log segments", &error);
         }
     });
 }
@@ -179,11 +195,11 @@ pub(crate) async fn watch_space(core: Rc<Core>) {
     }
 }
 
-fn group(core: &Core) -> &GroupFiles {
+pub(crate) fn group(core: &Core) -> &GroupFiles {
     core.group.as_ref().expect("only core 0 has a log, and only its logic asks for it")
 }
 
-fn fatal(core: &Core, what: &str, error: &io::Error) {
+pub(crate) fn fatal(core: &Core, what: &str, error: &io::Error) {
     core.fail(format!(
         "cannot {what}: {error}; nothing after it was confirmed. Check the disk (`dmesg`), then start the node again"
     ));

@@ -7,7 +7,8 @@ use logic::io::Effect;
 use proto::ids::CoreId;
 
 use crate::core::{Core, MeshItem};
-use crate::{clients, disk_ops, route};
+use crate::snapshots::SnapshotTask;
+use crate::{clients, disk_ops, route, snapshots};
 
 /// Carries out and removes all of `effects`. If one of them is fatal nothing else is done: whatever they would confirm
 /// could rest on what failed.
@@ -39,10 +40,19 @@ fn carry_out_one(core: &Rc<Core>, effect: Effect) {
         Effect::StoreCommit { ticket, slots, files } => disk_ops::store_commit(core, ticket, slots, files),
         Effect::ChunkRead { ticket, extent, length } => disk_ops::chunk_read(core, ticket, extent, length),
         Effect::FileCreate { file } => disk_ops::file_create(core, file),
-        Effect::LogFlush { ticket, writes } => disk_ops::log_flush(core, ticket, writes),
+        Effect::LogFlush { ticket, drop_from, writes } => disk_ops::log_flush(core, ticket, drop_from, writes),
         Effect::SegmentPrepare { segment, header } => disk_ops::segment_prepare(core, segment, header),
         Effect::LogRead { ticket, segment, offset, length } => {
             disk_ops::log_read(core, ticket, segment, offset, length)
+        }
+        Effect::SegmentsRetire { end } => disk_ops::segments_retire(core, end),
+        Effect::SnapshotWrite { ticket, index, offset, bytes } => {
+            snapshots::ask(core, SnapshotTask::Write { ticket, index, offset, bytes });
+        }
+        Effect::SnapshotFinish { ticket, index } => snapshots::ask(core, SnapshotTask::Finish { ticket, index }),
+        Effect::SnapshotRemove { index } => snapshots::ask(core, SnapshotTask::Remove { index }),
+        Effect::SnapshotRead { ticket, index, offset, length } => {
+            snapshots::read(core, ticket, (index, offset, length));
         }
         Effect::VoteWrite { ticket, sector } => disk_ops::vote_write(core, ticket, sector),
         Effect::IdentityWrite { ticket, bytes } => disk_ops::identity_write(core, ticket, bytes),

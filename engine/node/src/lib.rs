@@ -20,6 +20,7 @@ mod pools;
 mod route;
 pub mod run;
 mod shard_loop;
+mod snapshots;
 mod start;
 pub mod stop;
 mod waiting;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use disk::chunk_files::ChunkOpenError;
 use disk::log_device::FlushMethod;
-use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, small_files};
+use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, SnapshotFiles, SnapshotMaps, small_files};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
@@ -34,8 +34,9 @@ use crate::error::NodeError;
 use crate::inputs::Inputs;
 use crate::limits::{CANCEL_TURNS, FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
 use crate::pools::Pools;
+use crate::snapshots::Snapshots;
 use crate::waiting::Waiting;
-use crate::{links, mesh, route, shard_loop};
+use crate::{links, mesh, route, shard_loop, snapshots};
 
 /// What a core's thread is given.
 pub(crate) struct CoreStart {
@@ -148,7 +149,11 @@ async fn recover(
     let files = ChunkFiles::load(dir, core).map_err(bad_chunk_file)?;
     let free_bytes = free_bytes(dir.view().path())?;
     let log = (core == CoreId(0)).then(|| LogFiles::open(dir)).transpose().map_err(unusable)?;
-    let group = log.as_ref().map(|log| group_start(dir, log)).transpose()?;
+    let snapshots = log.is_some().then(|| SnapshotMaps::open(dir)).transpose().map_err(|error| NodeError::Data {
+        text: format!("{}: cannot read the snapshots: {error}", dir.view().snapshots_dir().display()),
+    })?;
+    let group =
+        log.as_ref().zip(snapshots.as_ref()).map(|(log, snapshots)| group_start(dir, log, snapshots)).transpose()?;
     let start = ShardStart { files, free_bytes, group };
     let shard = Shard::new(config.clone(), start, clock.now(), effects)
         .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
@@ -160,13 +165,17 @@ async fn recover(
         let device = LogDevice::start(flush, log, config.segment_bytes).await.map_err(|error| NodeError::Data {
             text: format!("{}: cannot open the log for writing: {error}", dir.view().log_dir().display()),
         })?;
-        recovered.group = Some(GroupFiles { log: device, small: SmallWrites::default() });
+        recovered.group = Some(GroupFiles {
+            log: device,
+            small: SmallWrites::default(),
+            snapshots: Snapshots::new(SnapshotFiles::new(dir)),
+        });
         recovered.small = Some(SmallFiles::new(dir));
     }
     Ok((shard, recovered))
 }
 
-fn group_start<'a>(dir: &DataDir, log: &'a LogFiles) -> Result<GroupStart<'a>, NodeError> {
+fn group_start<'a>(dir: &DataDir, log: &'a LogFiles, snapshots: &'a SnapshotMaps) -> Result<GroupStart<'a>, NodeError> {
     let unread = |path: PathBuf| {
         move |error: std::io::Error| NodeError::Data {
             text: format!(
@@ -190,6 +199,7 @@ fn group_start<'a>(dir: &DataDir, log: &'a LogFiles) -> Result<GroupStart<'a>, N
         vote: small_files::read_vote(dir.view()).map_err(unread(dir.view().vote_path()))?,
         segments: log.segments(),
         rounds: log.rounds(),
+        snapshots: snapshots.contents(),
     })
 }
 
@@ -257,6 +267,7 @@ fn attend(core: &Rc<Core>, small: Option<SmallFiles>) {
     core.attend("space", disk_ops::watch_space(core.clone()));
     if let Some(small) = small {
         core.attend("small files", disk_ops::write_small_files(core.clone(), small));
+        core.attend("snapshots", snapshots::carry_out(core.clone()));
     }
 }
 
@@ -298,6 +309,7 @@ async fn end(core: &Rc<Core>, listening: Option<Listening>) {
     // What the kernel has begun it may still write; the directory is given back only after that.
     within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
     core.operations.stop().await;
+    snapshots::close(core).await;
     // Each look of the executor at its rings ends some of what was cancelled. Until then the kernel keeps the sockets, and
     // a ring that is thrown away keeps them for a while longer.
     for _ in 0..CANCEL_TURNS {

@@ -3,11 +3,11 @@
 use super::{
     CheckError, acknowledgements, address_text, at_least_one, chunk_offset, client_name, cores, distinct,
     distinct_nodes, file_name, fingerprint, holders, image, image_end, inbox, length, node, range, receiver_names,
-    shard,
+    sector_offset, shard,
 };
 use crate::limits::{
     CREDENTIALS_BYTES_MAX, HOLDERS_MAX, NODES_MAX, PROBE_BYTES_MAX, RAFT_CONTEXT_BYTES_MAX, RAFT_ENTRIES_MAX,
-    RAFT_MESSAGE_BYTES_MAX, RECEIVERS_MAX,
+    RAFT_MESSAGE_BYTES_MAX, RECEIVERS_MAX, SNAPSHOT_PART_BYTES_MAX,
 };
 use crate::peer::{
     Bootstrap, LeaderAnswer, LeaderRequest, Notice, PeerHello, PeerMessage, PeerWelcome, RaftMessage, ReadyReceiver,
@@ -67,6 +67,13 @@ impl PeerMessage {
                 holders(all, 0, HOLDERS_MAX)
             }
             PeerMessage::HealAsk { .. } | PeerMessage::HealAnswer { .. } => Ok(()),
+            PeerMessage::SnapshotPart { data, offset, .. } => {
+                length("data", data.len(), 0, SNAPSHOT_PART_BYTES_MAX)?;
+                sector_offset(*offset)?;
+                sector_offset(data.len() as u64)
+            }
+            PeerMessage::SnapshotAsk { offset, .. } => sector_offset(*offset),
+            PeerMessage::SnapshotOffer { .. } | PeerMessage::SnapshotGone { .. } => Ok(()),
             PeerMessage::UploadRefused { image: id, .. }
             | PeerMessage::UploadCancel { image: id, .. }
             | PeerMessage::FetchFailed { image: id, .. } => image(*id),

@@ -115,6 +115,23 @@ fn put(encoder: &mut Encoder, message: &PeerMessage) -> Root {
             let args = wire::HealAnswerArgs { nonce, term, last_term, last, leads };
             (Kind::PeerHealAnswer, wire::HealAnswer::create(b, &args).as_union_value())
         }
+        PeerMessage::SnapshotOffer { index, term } => {
+            let args = wire::SnapshotOfferArgs { index: index.0, term: term.0 };
+            (Kind::PeerSnapshotOffer, wire::SnapshotOffer::create(b, &args).as_union_value())
+        }
+        PeerMessage::SnapshotAsk { index, term, offset } => {
+            let args = wire::SnapshotAskArgs { index: index.0, term: term.0, offset: *offset };
+            (Kind::PeerSnapshotAsk, wire::SnapshotAsk::create(b, &args).as_union_value())
+        }
+        PeerMessage::SnapshotPart { index, term, offset, data } => {
+            let data = Some(put_bytes(b, data));
+            let args = wire::SnapshotPartArgs { index: index.0, term: term.0, offset: *offset, data };
+            (Kind::PeerSnapshotPart, wire::SnapshotPart::create(b, &args).as_union_value())
+        }
+        PeerMessage::SnapshotGone { index, term } => {
+            let args = wire::SnapshotGoneArgs { index: index.0, term: term.0 };
+            (Kind::PeerSnapshotGone, wire::SnapshotGone::create(b, &args).as_union_value())
+        }
         PeerMessage::FetchFailed { request, image, refusal } => {
             let (request, refusal) = (request.0, refusal.code());
             let args = wire::FetchFailedArgs { request, image: Some(&(*image).into()), refusal };
@@ -272,6 +289,23 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
             let m = root::<wire::HealAnswer<'_>>(meta)?;
             let (term, last_term, last) = (Term(m.term()), Term(m.last_term()), LogIndex(m.last()));
             PeerMessage::HealAnswer { nonce: m.nonce(), term, last_term, last, leads: m.leads() }
+        }
+        Kind::PeerSnapshotOffer => {
+            let m = root::<wire::SnapshotOffer<'_>>(meta)?;
+            PeerMessage::SnapshotOffer { index: LogIndex(m.index()), term: Term(m.term()) }
+        }
+        Kind::PeerSnapshotAsk => {
+            let m = root::<wire::SnapshotAsk<'_>>(meta)?;
+            PeerMessage::SnapshotAsk { index: LogIndex(m.index()), term: Term(m.term()), offset: m.offset() }
+        }
+        Kind::PeerSnapshotPart => {
+            let m = root::<wire::SnapshotPart<'_>>(meta)?;
+            let (index, term, data) = (LogIndex(m.index()), Term(m.term()), take_bytes(m.data()));
+            PeerMessage::SnapshotPart { index, term, offset: m.offset(), data }
+        }
+        Kind::PeerSnapshotGone => {
+            let m = root::<wire::SnapshotGone<'_>>(meta)?;
+            PeerMessage::SnapshotGone { index: LogIndex(m.index()), term: Term(m.term()) }
         }
         Kind::PeerFetchFailed => {
             let m = root::<wire::FetchFailed<'_>>(meta)?;

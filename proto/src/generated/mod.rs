@@ -4,8 +4,10 @@ mod client_generated;
 mod ids_generated;
 mod peer_generated;
 mod record_generated;
+mod snapshot_generated;
 
 pub use client_generated::{reply, request};
 pub use ids_generated::ids;
 pub use peer_generated::{answer, ask, link, peer};
 pub use record_generated::record;
+pub use snapshot_generated::snapshot;

@@ -15,4 +15,5 @@ mod majority;
 mod pauses;
 mod retries;
 mod setup;
+mod snapshots;
 mod storage;

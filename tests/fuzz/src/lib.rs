@@ -12,6 +12,7 @@ pub mod record;
 pub mod script;
 pub mod sector;
 pub mod seeds;
+pub mod snapshot;
 pub mod store;
 pub mod vote;
 

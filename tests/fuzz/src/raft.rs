@@ -174,7 +174,7 @@ impl Node {
         for effect in effects {
             match effect {
                 Effect::Send { to, message: PeerMessage::Raft(message), .. } => self.check_sent(to.node, &message),
-                Effect::LogFlush { ticket, writes } => {
+                Effect::LogFlush { ticket, writes, .. } => {
                     self.ops.push_back(Op::Flush(ticket, writes.clone()));
                     let mut whole = self.disk.clone();
                     whole.write(&writes);
@@ -403,7 +403,7 @@ impl Node {
 fn apply(content: &mut Content, disk: &Disk, writes: Vec<LogWrite>) {
     let round = history::round_of(disk, &writes);
     if let Some(round) = round {
-        history::apply(content, disk, &LogFlush { round, writes });
+        history::apply(content, disk, &LogFlush { round, drop_from: None, writes });
     }
 }
 

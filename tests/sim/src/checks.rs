@@ -73,6 +73,12 @@ impl Checks {
         self.chosen.len() as u64
     }
 
+    /// The terms of the records known to be committed, by index up to that one.
+    pub fn chosen_upto(&self, index: u64) -> BTreeMap<u64, u64> {
+        let upto = self.chosen.len().min(index as usize);
+        (1..).zip(self.chosen[..upto].iter().map(|&(term, _)| term)).collect()
+    }
+
     /// Looks at core 0 of a node.
     pub(crate) fn after_step(&mut self, node: NodeId, process: u64, shard: &Shard, disks: &Disks<'_>) {
         let Some(standing) = shard.standing() else { return };

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use logic::io::{Extent, FileId, LogFile, LogWrite, SegmentId};
+use logic::log::layout::SEGMENT_FIRST;
 use logic::log::{EntryKind, ROUNDS_BYTES, Reader};
 use logic::shard::GroupStart;
 use logic::store::layout::{SLOT_BYTES, SLOTS_PER_SECTOR, TABLE_BYTES};
@@ -16,6 +17,7 @@ use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::ids::ImageId;
 
 use crate::random::Random;
+use crate::snapshots::SnapshotDisk;
 
 const SECTOR: usize = 512;
 /// As many sectors are the end of a log.
@@ -176,6 +178,8 @@ pub struct GroupDisk {
     pub segments: BTreeMap<SegmentId, Vec<u8>>,
     /// The ring of round identifiers.
     pub rounds: Vec<u8>,
+    /// The snapshots.
+    pub snapshots: SnapshotDisk,
     /// How its process ended last.
     pub tear: Tear,
     /// Garbage was put into its log, or into both copies of its vote.
@@ -191,6 +195,25 @@ impl GroupDisk {
             vote: self.vote.clone(),
             segments: self.segments.iter().map(|(&segment, bytes)| (segment, bytes.as_slice())).collect(),
             rounds: &self.rounds,
+            snapshots: self.snapshots.whole.iter().map(|(&index, bytes)| (index, bytes.as_slice())).collect(),
+        }
+    }
+
+    /// Removes segments that are of no use, the last one first.
+    pub fn drop_from(&mut self, first: Option<SegmentId>) {
+        self.segments.retain(|segment, _| first.is_none_or(|first| *segment < first));
+    }
+
+    /// Removes segments that are not needed any more.
+    pub fn retire(&mut self, end: SegmentId) {
+        self.segments.retain(|segment, _| *segment >= end);
+    }
+
+    /// The process ends while it removes segments in one direction: some of them are gone.
+    pub fn tear_removal(&mut self, mut gone: Vec<SegmentId>, random: &mut Random) {
+        gone.truncate(random.within(0, gone.len() as u64 + 1) as usize);
+        for segment in gone {
+            self.segments.remove(&segment);
         }
     }
 
@@ -258,13 +281,47 @@ impl GroupDisk {
         true
     }
 
-    /// The entries on disk, by index with their terms, as far as they can be read from the beginning.
-    pub fn durable(&self) -> BTreeMap<u64, u64> {
-        let mut durable = BTreeMap::new();
+    /// The entries on disk, by index with their terms, as far as they can be read: those that a snapshot up to `upto` stands
+    /// for, as they were chosen, and those behind it. What is bad and below it is passed over.
+    pub fn durable(&self, chosen: &BTreeMap<u64, u64>, upto: u64) -> BTreeMap<u64, u64> {
+        let mut durable = self.durable_segments(upto);
+        let is_behind = durable.first_key_value().is_some_and(|(&first, _)| first == upto + 1);
+        if upto > 0 && !is_behind && durable.get(&upto) != chosen.get(&upto) {
+            durable.clear(); // Of another history.
+        }
+        durable.extend(chosen.range(..=upto));
+        durable
+    }
+
+    fn durable_segments(&self, upto: u64) -> BTreeMap<u64, u64> {
+        let mut durable: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut leaps = self.segments.first_key_value().is_some_and(|(&first, _)| first != SEGMENT_FIRST);
         for bytes in self.segments.values() {
-            let Ok(reader) = Reader::new(bytes) else { break };
-            for found in reader.entries().map_while(Result::ok) {
-                take_entry(&mut durable, found.header.kind, found.header.index.0, found.header.term.0);
+            let mut offset = SECTOR as u32;
+            let reader = Reader::new(bytes).ok();
+            loop {
+                if leaps {
+                    let next = reader
+                        .and_then(|reader| reader.resync(offset).find(|found| found.header.kind == EntryKind::Record));
+                    match next {
+                        None => break, // Perhaps in the next segment.
+                        Some(found) if found.header.index.0 > upto + 1 => return durable,
+                        Some(found) => offset = found.offset,
+                    }
+                    durable.clear();
+                    leaps = false;
+                }
+                match reader.map(|reader| reader.entry(offset)) {
+                    Some(Ok(found)) => {
+                        take_entry(&mut durable, found.header.kind, found.header.index.0, found.header.term.0);
+                        offset = found.next;
+                        if found.header.kind == EntryKind::Seal {
+                            break;
+                        }
+                    }
+                    _ if durable.last_key_value().is_none_or(|(&last, _)| last < upto) => leaps = true,
+                    _ => return durable,
+                }
             }
         }
         durable
@@ -320,7 +377,7 @@ fn take_entry(durable: &mut BTreeMap<u64, u64>, kind: EntryKind, index: u64, ter
     }
 }
 
-fn spoil(sector: &mut [u8], random: &mut Random) {
+pub(crate) fn spoil(sector: &mut [u8], random: &mut Random) {
     let at = random.within(0, sector.len() as u64) as usize;
     sector[at] ^= 1 + (random.draw() % 255) as u8;
 }

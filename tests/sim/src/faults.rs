@@ -42,6 +42,7 @@ faults! {
     FailedSync "failed-sync" "A sync fails, and the process ends.",
     FullDisk "full-disk" "A filesystem is full for a while.",
     LogRot "log-rot" "Garbage in the log.",
+    SnapshotRot "snapshot-rot" "Garbage in snapshots.",
     VoteRot "vote-rot" "Garbage in a copy of term and vote.",
     ChunkRot "chunk-rot" "Garbage in chunks.",
     IndexRot "index-rot" "Garbage in the index of chunks.",
@@ -184,6 +185,7 @@ fn weight(fault: Fault) -> (u64, u64) {
         Fault::AckAhead => (5, 1),
         Fault::ChangedFile | Fault::OtherBytes => (15, 2),
         Fault::LogRot => (2, 1),
+        Fault::SnapshotRot => (4, 1),
     }
 }
 

@@ -17,6 +17,7 @@ mod random;
 pub mod scenario;
 mod setup;
 pub mod shrink;
+mod snapshots;
 mod trace;
 mod user;
 pub mod world;

@@ -30,10 +30,15 @@ pub fn by_name(name: &str) -> Option<Mutant> {
 /// The faults without which a mutant would seldom do any harm: its seeds have them in every phase.
 pub fn focus(mutant: Mutant) -> Mask {
     Mask::of(match mutant {
+        Mutant::StoreOtherBytes => &[Fault::OtherBytes, Fault::Loss],
         Mutant::GatherDifferentBytes => &[Fault::Twins],
         Mutant::AckUnclamped => &[Fault::AckAhead],
         Mutant::TruncateRot | Mutant::TruncateUncertain | Mutant::VoteWhileHealing | Mutant::HealTooEarly => {
             &[Fault::LogRot, Fault::Kill]
+        }
+        Mutant::LeapOverRot => &[Fault::LogRot, Fault::SnapshotRot, Fault::Kill],
+        Mutant::SnapshotTorn | Mutant::SnapshotForgetsImages | Mutant::InstallForgetsClaims => {
+            &[Fault::Kill, Fault::Isolate, Fault::Overload]
         }
         Mutant::EmptiedVotes | Mutant::EmptiedRejoins => &[Fault::Emptied],
         Mutant::DropIdleCopy => &[Fault::Clog],

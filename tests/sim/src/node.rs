@@ -6,13 +6,14 @@ use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, 
 use logic::limits::TICK_US;
 use logic::shard::{ChunkFileStart, Shard, ShardStart};
 use logic::store::layout::FILE_BYTES;
-use proto::ids::{Address, CoreId, NodeId};
+use proto::ids::{Address, CoreId, LogIndex, NodeId};
 
 use crate::clock::Clock;
 use crate::disk::{CoreDisk, Facts, GroupDisk, Tear, empty_table};
 use crate::faults::Fault;
 use crate::mutants::start_shard;
-use crate::setup::{SEGMENT_BYTES, shard_config};
+use crate::setup::shard_config;
+use crate::snapshots::SnapshotPart;
 use crate::world::{Event, World};
 
 const FS_FREE_BYTES: u64 = 16 << 30;
@@ -26,7 +27,11 @@ pub(crate) enum Done {
     Commit { ticket: Ticket, slots: Vec<(FileId, u32, Box<[u8; 512]>)>, files: Vec<FileId> },
     ChunkRead { ticket: Ticket, extent: Extent },
     File { file: FileId },
-    Flush { ticket: Ticket, writes: Vec<LogWrite> },
+    Flush { ticket: Ticket, drop_from: Option<SegmentId>, writes: Vec<LogWrite> },
+    Retire { end: SegmentId },
+    Snapshot { ticket: Ticket, part: SnapshotPart },
+    SnapshotFinish { ticket: Ticket, index: LogIndex },
+    SnapshotRead { ticket: Ticket, index: LogIndex, offset: u64, length: u32 },
     Segment { segment: SegmentId, header: Box<[u8; 512]> },
     LogRead { ticket: Ticket, segment: SegmentId, offset: u32, length: u32 },
     Vote { ticket: Ticket, sector: Box<[u8; 512]> },
@@ -35,7 +40,14 @@ pub(crate) enum Done {
 
 impl Done {
     fn is_sync(&self) -> bool {
-        matches!(self, Done::Commit { .. } | Done::Flush { .. } | Done::Vote { .. } | Done::Identity { .. })
+        matches!(
+            self,
+            Done::Commit { .. }
+                | Done::Flush { .. }
+                | Done::Vote { .. }
+                | Done::Identity { .. }
+                | Done::SnapshotFinish { .. }
+        )
     }
 }
 
@@ -188,13 +200,19 @@ impl World {
             }
             effects.push((address, out));
         }
-        let durable = node.group.durable();
+        let upto = node.newest_snapshot();
+        let chosen = self.checks.chosen_upto(upto);
+        let durable = node.group.durable(&chosen, upto);
         let heals = process[0].shard.standing().is_some_and(|standing| standing.healing);
+        // A snapshot stands for what is below it. Where it took the place of another history, that may be gone as a whole.
+        let is_joined = upto == 0 || node.durable.get(&upto) == chosen.get(&upto);
+        let before: BTreeMap<u64, u64> =
+            node.durable.range(upto + 1..).filter(|_| is_joined).map(|(&index, &term)| (index, term)).collect();
         if !node.has_nothing && !heals {
-            self.checks.started(id, &node.durable, &durable);
+            self.checks.started(id, &before, &durable);
         }
         if heals {
-            let gone = node.durable.iter().filter(|(index, term)| durable.get(index) != Some(term));
+            let gone = before.iter().filter(|(index, term)| durable.get(index) != Some(term));
             node.owed.extend(gone.map(|(&index, &term)| (index, term)));
         }
         node.durable = durable;
@@ -288,7 +306,19 @@ impl World {
                 Done::File { file } if happens => {
                     core.tables.insert(file, empty_table());
                 }
-                Done::Flush { writes, .. } => node.group.tear(&writes, tear, &mut self.random),
+                Done::Flush { writes, drop_from, .. } => {
+                    let gone = node.group.segments.keys().rev().copied();
+                    let gone = gone.take_while(|segment| drop_from.is_some_and(|first| *segment >= first)).collect();
+                    node.group.tear_removal(gone, &mut self.random);
+                    if drop_from.is_none_or(|first| node.group.segments.keys().all(|segment| *segment < first)) {
+                        node.group.tear(&writes, tear, &mut self.random);
+                    }
+                }
+                Done::Retire { end } => {
+                    let gone = node.group.segments.keys().copied().take_while(|segment| *segment < end).collect();
+                    node.group.tear_removal(gone, &mut self.random);
+                }
+                Done::SnapshotFinish { index, .. } if happens => node.group.snapshots.finish(index),
                 Done::Vote { sector, .. } if happens => {
                     let copies = node.group.vote.get_or_insert_with(|| [Box::new([0; 512]), Box::new([0; 512])]);
                     copies[0] = sector;
@@ -297,6 +327,7 @@ impl World {
                 _ => {}
             }
         }
+        node.group.snapshots.crash();
         self.close_conns_of(id);
     }
 
@@ -312,8 +343,11 @@ impl World {
                 count > 0
             }
             Fault::VoteRot => node.group.rot_vote(random),
-            Fault::LogRot => {
-                let is_hit = node.group.rot_log(random);
+            Fault::LogRot | Fault::SnapshotRot => {
+                let is_hit = match fault {
+                    Fault::LogRot => node.group.rot_log(random),
+                    _ => node.group.snapshots.rot(random),
+                };
                 node.group.is_damaged |= is_hit;
                 node.has_new_rot |= is_hit;
                 is_hit
@@ -423,23 +457,49 @@ impl World {
                 }
                 Input::FileCreated { file, result }
             }
-            Done::Flush { ticket, writes } => {
+            Done::Flush { ticket, drop_from, writes } => {
+                node.group.drop_from(drop_from);
                 node.group.flush(&writes);
                 node.group.add_durable(&writes, &mut node.durable);
+                if drop_from.is_some() {
+                    self.caught_up += u64::from(node.group.segments.is_empty());
+                    let upto = node.newest_snapshot();
+                    node.durable = node.group.durable(&self.checks.chosen_upto(upto), upto);
+                }
                 Input::LogFlushed { ticket }
             }
-            Done::Segment { segment, header } => {
-                let result = node.take_room(u64::from(SEGMENT_BYTES));
+            Done::Retire { end } => return node.group.retire(end),
+            Done::Snapshot { ticket, part } => {
+                let result = node.take_room(part.bytes.len() as u64);
                 if result.is_ok() {
-                    let mut bytes = vec![0; SEGMENT_BYTES as usize];
+                    node.group.snapshots.write(part);
+                }
+                Input::SnapshotWritten { ticket, result }
+            }
+            Done::SnapshotFinish { ticket, index } => {
+                self.snapshots += 1;
+                node.group.snapshots.finish(index);
+                node.durable.extend(self.checks.chosen_upto(index.0));
+                Input::SnapshotFinished { ticket, result: Ok(()) }
+            }
+            Done::SnapshotRead { ticket, index, offset, length } => {
+                let result = node.group.snapshots.read(index, offset, length).ok_or(DiskError::Unreadable);
+                Input::SnapshotRead { ticket, result }
+            }
+            Done::Segment { segment, header } => {
+                let segment_bytes = self.plan.segment_bytes;
+                let result = node.take_room(u64::from(segment_bytes));
+                if result.is_ok() {
+                    let mut bytes = vec![0; segment_bytes as usize];
                     bytes[..512].copy_from_slice(&header[..]);
                     node.group.segments.insert(segment, bytes);
                 }
                 Input::SegmentPrepared { segment, result }
             }
             Done::LogRead { ticket, segment, offset, length } => {
-                let bytes = &node.group.segments[&segment][offset as usize..(offset + length) as usize];
-                Input::LogRead { ticket, result: Ok(bytes.to_vec()) }
+                let bytes = node.group.segments.get(&segment);
+                let part = bytes.map(|bytes| bytes[offset as usize..(offset + length) as usize].to_vec());
+                Input::LogRead { ticket, result: part.ok_or(DiskError::Unreadable) }
             }
             Done::Vote { ticket, sector } => {
                 node.group.write_vote(sector);
@@ -455,6 +515,12 @@ impl World {
 }
 
 impl Node {
+    /// The last record whose effect a snapshot on its disk has that can be read.
+    fn newest_snapshot(&self) -> u64 {
+        let vote = self.group.read_vote();
+        vote.map_or(0, |vote| self.group.snapshots.newest(vote.cluster))
+    }
+
     /// Ended in a way that may have left its last round in pieces, and has not started since.
     fn is_torn(&self) -> bool {
         self.process.is_none() && self.group.tear != Tear::Whole

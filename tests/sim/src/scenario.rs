@@ -12,7 +12,7 @@ use crate::book::{Book, Want};
 use crate::faults::{Counts, Fault, Mask, Phase, Rates};
 use crate::mutants::Mutant;
 use crate::random::Random;
-use crate::setup::SESSION_IDLE_MS;
+use crate::setup::{SEGMENT_BYTES, SESSION_IDLE_MS};
 use crate::user::{InboxUser, SenderUser, ack_ahead, fingerprint, impostor, register};
 use crate::world::{Heard, Plan, World};
 
@@ -63,6 +63,10 @@ pub struct Done {
     pub lost: u64,
     /// Nodes whose log lost entries and that have them again.
     pub healed: u64,
+    /// Snapshots made or taken over.
+    pub snapshots: u64,
+    /// Logs that began anew behind a snapshot of another node.
+    pub caught_up: u64,
     /// Simulated microseconds.
     pub simulated_us: u64,
     /// Over everything users heard: the same for the same seed and program.
@@ -207,7 +211,7 @@ impl Run {
                 self.world.fill(node, true);
                 self.endings.push((end_us, Ending::Full(node)));
             }
-            Fault::LogRot | Fault::VoteRot | Fault::ChunkRot | Fault::IndexRot => {
+            Fault::LogRot | Fault::SnapshotRot | Fault::VoteRot | Fault::ChunkRot | Fault::IndexRot => {
                 if !self.world.may_damage(node) || !self.world.rot(node, fault) {
                     return;
                 }
@@ -329,6 +333,8 @@ impl Run {
             faults: self.world.counts,
             lost: self.world.lost() as u64,
             healed: self.world.healed,
+            snapshots: self.world.snapshots,
+            caught_up: self.world.caught_up,
             simulated_us: self.world.now_us,
             hash: self.hash,
         }
@@ -504,6 +510,7 @@ pub fn plan(seed: u64, limits: Limits) -> Plan {
         nodes,
         cores: 1 + (seed / 4 % 3) as u16,
         is_busy: seed.is_multiple_of(2),
+        segment_bytes: SEGMENT_BYTES[usize::from(!seed.is_multiple_of(3))],
         upload_idle_us: if seed % 5 == 2 { 1_000_000 } else { 60_000_000 },
         mutant: limits.mutant,
         trace_lines: limits.trace_lines,

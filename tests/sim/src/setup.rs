@@ -5,8 +5,8 @@ use proto::ids::Address;
 
 use crate::world::Plan;
 
-/// Bytes of a log segment.
-pub const SEGMENT_BYTES: u32 = 1 << 20;
+/// Bytes of a log segment: one that lasts for a run, or one that is full soon, so that snapshots are made.
+pub const SEGMENT_BYTES: [u32; 2] = [1 << 20, 16 << 10];
 
 /// A session that is not used for so long ends.
 pub const SESSION_IDLE_MS: u64 = 7 * 24 * 3_600_000;
@@ -23,7 +23,7 @@ pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], en
         members: members.to_vec(),
         copies: 0,
         image_bytes_max: 64 << 20,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: plan.segment_bytes,
         cache_bytes: CACHE_BYTES,
         reserve_bytes: 1 << 20,
         upload_idle_us: plan.upload_idle_us,

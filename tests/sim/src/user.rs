@@ -273,6 +273,10 @@ impl SenderUser {
                     self.outcomes.push(Outcome::Unknown(key.0));
                 }
                 Action::Event(SenderEvent::Failed(SessionFailure::SessionUnknown { .. })) => is_over = true,
+                // It had not begun. People free space; this one just begins again.
+                Action::Event(SenderEvent::Failed(SessionFailure::Refused { refusal: Refusal::NoSpace, .. })) => {
+                    is_over = true;
+                }
                 Action::Event(SenderEvent::Failed(failure)) => panic!("a sender's session failed: {failure:?}"),
                 Action::Event(_) => {}
             }

@@ -17,6 +17,7 @@ use crate::mutants::Mutant;
 use crate::network::Network;
 use crate::node::{Done, Node};
 use crate::random::Random;
+use crate::snapshots::SnapshotPart;
 use crate::trace::Trace;
 
 /// Events and inputs within a millisecond, at most.
@@ -151,6 +152,8 @@ pub struct Plan {
     pub is_busy: bool,
     /// How long bytes of an upload are kept that nobody continues, in microseconds.
     pub upload_idle_us: u64,
+    /// Bytes of a log segment.
+    pub segment_bytes: u32,
     /// A wrong decision planted into every node.
     pub mutant: Mutant,
     /// How many of the last things that happened are kept for people.
@@ -182,6 +185,10 @@ pub struct World {
     pub(crate) heard: Vec<Heard>,
     /// Nodes whose log lost entries, and that have them again.
     pub healed: u64,
+    /// Snapshots made or taken over.
+    pub snapshots: u64,
+    /// Logs that began anew behind a snapshot of another node.
+    pub caught_up: u64,
 }
 
 impl World {
@@ -211,6 +218,8 @@ impl World {
             steps: 0,
             heard: Vec::new(),
             healed: 0,
+            snapshots: 0,
+            caught_up: 0,
         };
         world.after(PULSE_US, Event::Pulse);
         for node in 1..=plan.nodes {
@@ -458,7 +467,19 @@ impl World {
             Effect::StoreCommit { ticket, slots, files } => Done::Commit { ticket, slots, files },
             Effect::ChunkRead { ticket, extent, .. } => Done::ChunkRead { ticket, extent },
             Effect::FileCreate { file } => Done::File { file },
-            Effect::LogFlush { ticket, writes } => Done::Flush { ticket, writes },
+            Effect::LogFlush { ticket, drop_from, writes } => Done::Flush { ticket, drop_from, writes },
+            Effect::SegmentsRetire { end } => Done::Retire { end },
+            Effect::SnapshotWrite { ticket, index, offset, bytes } => {
+                Done::Snapshot { ticket, part: SnapshotPart { index, offset, bytes } }
+            }
+            Effect::SnapshotFinish { ticket, index } => Done::SnapshotFinish { ticket, index },
+            Effect::SnapshotRead { ticket, index, offset, length } => {
+                Done::SnapshotRead { ticket, index, offset, length }
+            }
+            Effect::SnapshotRemove { index } => {
+                let node = self.nodes.get_mut(&at.node).expect("a known node");
+                return node.group.snapshots.remove(index);
+            }
             Effect::SegmentPrepare { segment, header } => Done::Segment { segment, header },
             Effect::LogRead { ticket, segment, offset, length } => Done::LogRead { ticket, segment, offset, length },
             Effect::VoteWrite { ticket, sector } => Done::Vote { ticket, sector },

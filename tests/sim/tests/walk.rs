@@ -7,6 +7,7 @@ use sim::world::Plan;
 
 fn healthy(seed: u64, nodes: u64) -> Run {
     Run::new(Plan {
+        segment_bytes: 1 << 20,
         seed,
         nodes,
         cores: 2,
@@ -154,6 +155,48 @@ fn whoever_a_record_names_as_holder_has_the_bytes() {
 #[test]
 fn rotten_bytes_of_which_the_leader_was_told_stay() {
     run(511, Limits::FULL);
+}
+
+/// A home that got no room for a further copy dropped the bytes, of which it had told another home as its holder.
+#[test]
+fn bytes_that_others_count_on_stay_when_there_is_no_room_for_a_further_copy() {
+    use Fault::{
+        ChunkRot, ClientBreak, ClockSkew, FullDisk, Kill, LinkBreak, Loss, OtherBytes, Overload, PowerAll, Stop,
+    };
+    let faults =
+        [Loss, LinkBreak, Kill, PowerAll, Stop, FullDisk, ChunkRot, ClockSkew, OtherBytes, Overload, ClientBreak];
+    with(1166, &faults, 6);
+    run(1166, Limits::FULL);
+}
+
+/// The sender of an image that had been delivered long ago, as the news of that got lost, heard that its bytes were other ones.
+#[test]
+fn bytes_given_up_for_others_are_not_refused_for_good() {
+    use Fault::{ClockJump, Clog, Duplicate, LinkBreak, OneWay, OtherBytes, SlowDisk};
+    with(381, &[Duplicate, Clog, LinkBreak, OneWay, SlowDisk, ClockJump, OtherBytes], 2);
+    run(381, Limits::FULL);
+}
+
+/// A home asked for what its receiver had acknowledged on an older connection, was told so, and asked for nothing more.
+#[test]
+fn an_inbox_goes_on_after_acknowledgements_of_an_older_connection() {
+    use Fault::{ClockSkew, Clog, Duplicate, Kill, LinkBreak, LogRot, Loss, OtherBytes, Overload, Reorder};
+    with(1864, &[Loss, Duplicate, Reorder, Clog, LinkBreak, Kill, LogRot, ClockSkew, OtherBytes, Overload], 3);
+    run(1864, Limits::FULL);
+}
+
+/// The leader refused acknowledgements for want of room in its log; its own core asked again at once, for ever.
+#[test]
+fn acknowledgements_wait_while_the_log_has_no_room() {
+    run(1969, Limits::FULL);
+}
+
+/// A leader read entries for a follower up to the end of a stretch that was being written.
+#[test]
+fn entries_are_read_only_as_far_as_they_are_written() {
+    use Fault::{ClientGone, Duplicate, Kill, LinkBreak, Reorder, SlowDisk};
+    with(296, &[Duplicate, Reorder, LinkBreak, Kill, SlowDisk, ClientGone], 2);
+    run(1142, Limits::FULL);
 }
 
 /// What clusters of five and of three, of one to three cores, do is planned by the seed.

@@ -5,10 +5,11 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 use disk::log_files::LogFiles;
-use disk::{DataDirView, small_files};
+use disk::{DataDirView, SnapshotMaps, small_files};
 use logic::log::{Finding, Reader};
 use logic::outlook::{Outlook, outlook};
 use logic::shard::GroupStart;
+use logic::snapshot::{SnapshotHeader, load};
 use logic::vote::Healing;
 use serde_json::{Value, json};
 
@@ -24,15 +25,22 @@ pub fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
     let failure = |error: &dyn Display| Failure::new(Cause::File, format!("{}: {error}", arguments.path.display()));
     let view = DataDirView::open(&arguments.path).map_err(|error| Failure::new(Cause::File, error))?;
     let log = LogFiles::inspect(&view).map_err(|error| Failure::new(Cause::File, error))?;
+    let snapshots = SnapshotMaps::inspect(&view).map_err(|error| failure(&error))?;
     let start = GroupStart {
         identity: small_files::read_identity(&view).map_err(|error| failure(&error))?,
         vote: small_files::read_vote(&view).map_err(|error| failure(&error))?,
         segments: log.segments(),
         rounds: log.rounds(),
+        snapshots: snapshots.contents(),
     };
     let outlook = outlook(&start);
     let segments: Vec<Look> = log.segments().iter().map(|(id, bytes)| Look::at(id.0, bytes)).collect();
-    let printed = if arguments.json { print_json(&segments, &outlook) } else { print(&segments, &outlook) };
+    let snapshots: Vec<Snapshot> = start.snapshots.iter().map(|(index, bytes)| Snapshot::at(index.0, bytes)).collect();
+    let printed = if arguments.json {
+        print_json(&segments, &snapshots, &outlook)
+    } else {
+        print(&segments, &snapshots, &outlook)
+    };
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             return Err(Failure::new(Cause::Failed, format!("cannot print: {error}")));
@@ -54,6 +62,25 @@ struct Look {
     last: Option<u64>,
     used_bytes: u32,
     places: Vec<Place>,
+}
+
+/// What one snapshot is.
+struct Snapshot {
+    index: u64,
+    bytes: usize,
+    error: Option<String>,
+}
+
+impl Snapshot {
+    fn at(index: u64, bytes: &[u8]) -> Snapshot {
+        let cluster = SnapshotHeader::decode(bytes).map(|header| header.cluster).unwrap_or_default();
+        let error = match load(bytes, cluster) {
+            Ok((mark, _)) if mark.index.0 == index => None,
+            Ok((mark, _)) => Some(format!("it is the snapshot of index {}", mark.index)),
+            Err(error) => Some(error.to_string()),
+        };
+        Snapshot { index, bytes: bytes.len(), error }
+    }
 }
 
 /// Bytes that are no entry, with entries or garbage behind them.
@@ -144,8 +171,12 @@ fn finding(outlook: &Outlook) -> Option<&Finding> {
     }
 }
 
-fn print(segments: &[Look], outlook: &Outlook) -> io::Result<()> {
+fn print(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    for Snapshot { index, bytes, error } in snapshots {
+        let found = error.as_ref().map_or("whole".to_owned(), |error| format!("damaged, and not used: {error}"));
+        writeln!(out, "snapshot of index {index}  {} bytes, {found}", grouped(*bytes as u64))?;
+    }
     for look in segments {
         if let Some(error) = &look.header {
             writeln!(out, "segment {}  {error}", look.segment)?;
@@ -165,13 +196,21 @@ fn print(segments: &[Look], outlook: &Outlook) -> io::Result<()> {
             writeln!(out, "  damaged at {offset}: {reason}; {intact_behind} intact behind it")?;
         }
     }
+    let is_damaged = segments.iter().any(|look| look.header.is_some() || !look.places.is_empty());
+    if is_damaged && *outlook == Outlook::Serves {
+        writeln!(out, "what is damaged is not needed: a snapshot has it")?;
+    }
     if let Some(finding) = finding(outlook) {
         writeln!(out, "evidence: {finding}")?;
     }
     writeln!(out, "{}", verdict(outlook))
 }
 
-fn print_json(segments: &[Look], outlook: &Outlook) -> io::Result<()> {
+fn print_json(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> io::Result<()> {
+    let snapshots: Vec<Value> = snapshots
+        .iter()
+        .map(|Snapshot { index, bytes, error }| json!({"index": index, "bytes": bytes, "error": error}))
+        .collect();
     let segments: Vec<Value> = segments
         .iter()
         .map(|look| {
@@ -192,6 +231,7 @@ fn print_json(segments: &[Look], outlook: &Outlook) -> io::Result<()> {
         "next_start": verdict(outlook),
         "evidence": finding(outlook).map(ToString::to_string),
         "segments": segments,
+        "snapshots": snapshots,
     });
     writeln!(io::stdout().lock(), "{value:#}")
 }

@@ -82,6 +82,11 @@ impl Durability {
         }
     }
 
+    /// Term and vote as they were last wanted.
+    pub fn vote(&self) -> Vote {
+        self.vote
+    }
+
     /// Whether it is durable that the log has everything, or that it lacks something.
     pub fn healing(&self) -> Healing {
         self.vote.healing

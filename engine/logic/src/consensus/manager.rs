@@ -18,6 +18,7 @@
 //! - nothing a peer sends can stop the process (`validate`).
 
 mod heal;
+mod snapshot;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +133,9 @@ pub struct RaftManager {
     dropped: Dropped,
     // Until the log has everything again.
     healing: Option<Patient>,
+    // A snapshot of another node is about to take the place of everything.
+    is_paused: bool,
+    config: ManagerConfig,
     mutant: Mutant,
 }
 
@@ -182,7 +186,9 @@ impl RaftManager {
             told: None,
             dropped: Dropped::default(),
             healing,
+            is_paused: false,
             mutant: config.mutant,
+            config,
         }
     }
 
@@ -341,6 +347,9 @@ impl RaftManager {
             }
             return;
         }
+        if self.is_paused {
+            return;
+        }
         self.check_healing();
         loop {
             self.release(effects);
@@ -411,7 +420,7 @@ impl RaftManager {
     /// Not while the torn end of the log is being repaired, and not while the disk is so far behind that nothing more may
     /// wait for it: then neither messages nor time reach raft, and the others go on without this node.
     fn takes_part(&self) -> bool {
-        self.durability.has_room() && !self.raw.store().needs_mending()
+        self.durability.has_room() && !self.raw.store().needs_mending() && !self.is_paused
     }
 
     /// Whether term, vote and the whole log are durable, and raft was told so (`release`).
@@ -476,7 +485,7 @@ impl RaftManager {
 
     fn take_ready(&mut self, effects: &mut Vec<Effect>) {
         let mut ready = self.raw.ready();
-        assert!(ready.snapshot().is_empty(), "snapshots are refused");
+        assert!(ready.snapshot().is_empty(), "raft is given no snapshot");
         if let Some(hard) = ready.hs() {
             self.durability.want_vote(Term(hard.term), NodeId(hard.vote));
         }
@@ -519,7 +528,7 @@ impl RaftManager {
             tracing::info!(node = %self.node, "repairing the torn end of the log");
             let ticket = self.next_ticket();
             self.flight = Some(Flight { ticket, round: flush.round, mends: true });
-            effects.push(Effect::LogFlush { ticket, writes: flush.writes });
+            effects.push(Effect::LogFlush { ticket, drop_from: flush.drop_from, writes: flush.writes });
         }
     }
 
@@ -535,7 +544,7 @@ impl RaftManager {
             self.durability.start_flush();
             let ticket = self.next_ticket();
             self.flight = Some(Flight { ticket, round: flush.round, mends: false });
-            effects.push(Effect::LogFlush { ticket, writes: flush.writes });
+            effects.push(Effect::LogFlush { ticket, drop_from: None, writes: flush.writes });
         }
         if let Some((segment, header)) = self.raw.mut_store().take_prepare() {
             effects.push(Effect::SegmentPrepare { segment, header });

@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 
 use proto::codec::{decode_record, encode_record};
-use proto::ids::{Incarnation, LogIndex, NodeId, Term};
+use proto::ids::{ClusterId, Incarnation, LogIndex, NodeId, Term};
 use proto::peer::LeaderRequest;
 use proto::record::{Record, RecordBody};
 use proto::ring::Member;
 
 use super::cores_here;
+use super::incoming::Incoming;
+use super::snapshots::{Kept, Snapshots};
 use crate::admission::{Admission, LeaderDesk};
 use crate::consensus::{Audience, ManagerConfig, RaftManager, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, Membership};
 use crate::io::{CoreNote, Effect, Now};
 use crate::limits::{DOWN_US, INTENT_US};
-use crate::log::{Log, LogConfig, RecoverInput, StoreId};
+use crate::log::{Log, LogConfig, RecoverInput, SnapshotMark, StoreId};
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::shard::{GroupStart, InitialMember, ShardConfig, StartError};
+use crate::snapshot::{LoadError, SnapshotHeader, load_with};
 use crate::state::{Outcome, State};
 use crate::subscriptions::Subscriptions;
 use crate::vote::{Healing, Vote};
@@ -36,7 +39,11 @@ pub(super) struct Running {
     pub(super) was_serving: bool, // as leader, after the last turn
     pub(super) serving_since_us: u64,
     pub(super) founded: bool, // a genesis was proposed in this time as leader
-    mutant: Mutant,
+    pub(super) snapshots: Snapshots,
+    pub(super) incoming: Option<Incoming>,
+    pub(super) cluster: ClusterId,
+    pub(super) members: Vec<NodeId>,
+    pub(super) mutant: Mutant,
 }
 
 impl Running {
@@ -59,7 +66,9 @@ impl Running {
             return Err(StartError { text });
         }
         let mut vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
-        let mut state = State::new(mutant);
+        let found = Found::read(start, membership.cluster, mutant);
+        let marks = found.marks();
+        let mut state = found.state;
         let mut bad = None;
         let mut again = Vec::new();
         let input = RecoverInput {
@@ -72,6 +81,7 @@ impl Running {
                 mutant,
             },
             // A lone voter has nobody to heal from; a round that was perhaps never finished is its own to judge.
+            snapshots: &marks,
             heals: if membership.voters == [identity.node] { Healing::Uncertain } else { Healing::Rot },
         };
         let log = Log::recover(input, |index, _term, payload| {
@@ -119,6 +129,7 @@ impl Running {
             mutant,
         };
         let applied = state.applied();
+        let log_before = log.bytes_behind(found.kept.last().map_or(LogIndex(0), |kept| kept.mark.index));
         Ok(Running {
             manager: RaftManager::new(manager_config, log, vote, applied),
             state,
@@ -127,6 +138,10 @@ impl Running {
             was_serving: false,
             serving_since_us: 0,
             founded: false,
+            snapshots: Snapshots::new(found.kept, config.segment_bytes, identity.node.0, log_before),
+            incoming: None,
+            cluster: membership.cluster,
+            members: membership.members.iter().map(|member| member.node).collect(),
             mutant,
         })
     }
@@ -163,6 +178,8 @@ impl Running {
         }
         // Behind the answers.
         self.manager.announce(&audience, cx.out);
+        self.offer(cx);
+        changed |= self.try_install(cx, identity);
         let after = self.manager.state();
         if self.was_serving && !after.serving && !self.mutant.is(Mutant::AnswerByIndex) {
             self.admission.clear();
@@ -306,6 +323,49 @@ impl Running {
         if self.manager.state().serving && oldest.is_some_and(|used_ms| used_ms < idle_since_ms) {
             self.admission.propose(None, RecordBody::ExpireSessions { idle_since_ms });
         }
+    }
+}
+
+/// The snapshots found at start that can be read.
+struct Found {
+    state: State,    // of the last one
+    kept: Vec<Kept>, // ascending
+}
+
+impl Found {
+    /// Reads the newest that is whole; of older ones only the header. One that is bad is as good as none.
+    fn read(start: &GroupStart<'_>, cluster: ClusterId, mutant: Mutant) -> Found {
+        let mut found = Found { state: State::new(mutant), kept: Vec::new() };
+        let mut has_state = false;
+        for &(index, bytes) in start.snapshots.iter().rev() {
+            let header = SnapshotHeader::decode(bytes).map_err(LoadError::from);
+            let read = match header {
+                Ok(header) if has_state && (header.cluster, header.mark.index) == (cluster, index) => {
+                    Ok((header.mark, None))
+                }
+                _ => load_with(bytes, cluster, mutant).map(|(mark, state)| (mark, Some(state))),
+            };
+            match read {
+                Ok((mark, state)) if mark.index == index => {
+                    has_state = true;
+                    found.state = state.unwrap_or(found.state);
+                    found.kept.insert(0, Kept { mark, bytes: bytes.len() as u64, read_us: 0 });
+                }
+                Ok((mark, _)) => {
+                    tracing::warn!(
+                        index = index.0,
+                        found = mark.index.0,
+                        "a snapshot has another one's name: it is not used"
+                    );
+                }
+                Err(error) => tracing::warn!(index = index.0, %error, "a snapshot cannot be read: it is not used"),
+            }
+        }
+        found
+    }
+
+    fn marks(&self) -> Vec<SnapshotMark> {
+        self.kept.iter().map(|kept| kept.mark).collect()
     }
 }
 

@@ -55,7 +55,10 @@ impl Home {
         for source in &upload.sources {
             refuse(cx, source.address, upload_of(&upload.spec), refusal, text.to_owned());
         }
-        if matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
+        // Another home, or the leader, was told that the bytes are here, and counts on them.
+        let is_counted_on = upload.complete_us.is_some()
+            && (upload.is_told || upload.sources.iter().any(|source| !source.is_ingest && source.address != cx.me));
+        if is_counted_on || matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
             // A record that this node has not applied yet may name it all the same. What is applied will tell.
             self.settle(image);
         } else if object.claims.is_empty() && object.before.is_empty() {

@@ -12,7 +12,7 @@ use crate::io::{LogFile, LogWrite, SegmentId};
 use crate::log::flush::LogFlush;
 use crate::log::layout::StoreId;
 use crate::log::log::{Log, LogConfig};
-use crate::log::recover::{RecoverError, RecoverInput};
+use crate::log::recover::{RecoverError, RecoverInput, SnapshotMark};
 use crate::log::rounds::ROUNDS_BYTES;
 use crate::mutant::Mutant;
 use crate::vote::Healing;
@@ -97,20 +97,32 @@ impl Disk {
 
     /// Recovers with a vote of `term`; gives the log and all that is in it.
     pub fn recover_at(&self, term: u64) -> Result<(Log, Content), RecoverError> {
+        self.recover_with(term, &[], Healing::Whole)
+    }
+
+    /// As `recover_at`, behind snapshots: gives what is in the log behind the last of them.
+    pub fn recover_with(
+        &self,
+        term: u64,
+        snapshots: &[SnapshotMark],
+        heals: Healing,
+    ) -> Result<(Log, Content), RecoverError> {
         let segments: Vec<_> = self.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
         let input = RecoverInput {
+            snapshots,
             segments: &segments,
             rounds: &self.rounds,
             vote_term: Term(term),
             config: self.config(),
-            heals: Healing::Whole,
+            heals,
         };
+        let first = snapshots.last().map_or(0, |mark| mark.index.0) + 1;
         let mut content = Content::new();
         let log = Log::recover(input, |index, term, payload| {
-            assert_eq!(index.0, content.len() as u64 + 1, "committed entries come in order");
+            assert_eq!(index.0, content.len() as u64 + first, "committed entries come in order");
             content.push((term.0, payload.to_vec()));
         })?;
-        assert_eq!(log.commit().0, content.len() as u64);
+        assert_eq!(log.commit().0 + 1, content.len() as u64 + first);
         let context = GetEntriesContext::empty(false);
         let above = log.entries(log.commit().0 + 1, log.last_index().unwrap() + 1, None, context).unwrap();
         content.extend(above.into_iter().map(|entry| (entry.term, entry.data.to_vec())));
@@ -125,10 +137,12 @@ impl Disk {
     pub fn settle(&mut self, log: &mut Log) {
         loop {
             if let Some((segment, header)) = log.take_prepare() {
+                assert!(!self.segments.contains_key(&segment.0), "segment {} exists", segment.0);
                 self.prepare(segment, &header);
                 log.on_prepared(segment, Ok(()));
             }
-            let Some(LogFlush { round, writes }) = log.take_flush() else { return };
+            let Some(LogFlush { round, writes, drop_from }) = log.take_flush() else { return };
+            self.segments.retain(|segment, _| drop_from.is_none_or(|from| *segment < from.0));
             self.write(&writes);
             log.on_flushed(round);
             log.check_invariants();

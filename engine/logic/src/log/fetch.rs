@@ -134,33 +134,43 @@ impl Fetches {
         }
     }
 
-    /// The next stretch to read.
-    pub fn take(&mut self, runs: &Runs) -> Option<LogFetch> {
+    /// The next stretch to read, of entries below `end`.
+    pub fn take(&mut self, runs: &Runs, end: u64) -> Option<LogFetch> {
         let running = self.running.get_mut();
         if running.len() >= FETCHES_RUNNING_MAX {
             return None;
         }
         let request = self.waiting.get_mut().pop_front()?;
         let stretch = runs.stretch(request.low, FETCH_BYTES).expect("what is not in memory is in a segment");
+        let stretch = Stretch { last: stretch.last.min(end - 1), ..stretch };
+        assert!(request.low <= stretch.last, "entry {} was asked for and is in memory from {end}", request.low);
         self.last_id += 1;
         let id = FetchId(self.last_id);
         running.push(Running { id, stretch, request });
         Some(LogFetch { id, segment: stretch.segment, offset: stretch.offset, length: stretch.length })
     }
 
-    /// Takes what was read; gives back who asked. `codec` belongs to the segment of the fetch.
+    /// Entries up to `index` are forgotten: whoever asked for them asks again, and is told so.
+    pub fn drop_upto(&mut self, index: u64) {
+        self.waiting.get_mut().retain(|request| request.low > index);
+        self.kept.retain(|kept| kept.first > index);
+    }
+
+    /// Takes what was read; gives back who asked. `codec` belongs to the segment of the fetch; none if that was forgotten
+    /// meanwhile.
     pub fn finish(
         &mut self,
         id: FetchId,
         bytes: Result<&[u8], DiskError>,
-        codec: impl FnOnce(SegmentId) -> EntryCodec,
+        codec: impl FnOnce(SegmentId) -> Option<EntryCodec>,
     ) -> Result<Vec<GetEntriesContext>, FetchError> {
         let running = self.running.get_mut();
         let at = running.iter().position(|running| running.id == id).expect("a fetch is finished once");
         let Running { stretch, request, .. } = running.swap_remove(at);
         let at = Position { segment: stretch.segment, offset: stretch.offset };
+        let Some(codec) = codec(stretch.segment) else { return Ok(request.contexts) };
         let bytes = bytes.map_err(|error| FetchError::Device { at, error })?;
-        let entries = decode(stretch, bytes, codec(stretch.segment), request.low)?;
+        let entries = decode(stretch, bytes, codec, request.low)?;
         if self.kept.len() == KEPT_MAX {
             self.kept.pop_front();
         }

@@ -12,8 +12,8 @@ use raft::eraftpb::Entry;
 
 use crate::io::{DiskError, LogFile, LogWrite, SegmentId};
 use crate::log::layout::{
-    EntryCodec, EntryHeader, EntryKind, PAYLOAD_BYTES_MAX, Position, SEAL_BYTES, SEGMENT_FIRST, SEGMENT_HEADER_BYTES,
-    SegmentHeader, entry_bytes,
+    EntryCodec, EntryHeader, EntryKind, PAYLOAD_BYTES_MAX, Position, SEAL_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
+    entry_bytes,
 };
 use crate::log::log::{AppendMark, Log};
 use crate::log::rounds::RoundRecord;
@@ -27,6 +27,8 @@ const _: () = assert!(PAYLOAD_BYTES_MAX < FLUSH_BYTES_MAX);
 pub struct LogFlush {
     /// For `on_flushed`.
     pub round: u64,
+    /// Segments from here on are removed first.
+    pub drop_from: Option<SegmentId>,
     /// What to write where. Writes do not overlap; offsets and lengths are not aligned.
     pub writes: Vec<LogWrite>,
 }
@@ -74,9 +76,10 @@ impl Log {
         if self.flight.is_some() {
             return None;
         }
-        if !self.mend.is_empty() {
+        if self.needs_mending() {
             self.flight = Some(Flight::Mend);
-            return Some(LogFlush { round: self.round, writes: std::mem::take(&mut self.mend) });
+            let (drop_from, writes) = (self.drop_from.take(), std::mem::take(&mut self.mend));
+            return Some(LogFlush { round: self.round, drop_from, writes });
         }
         let plan = self.plan()?;
         let rolled = plan.roll.is_some();
@@ -87,12 +90,12 @@ impl Log {
             self.marks.pop_front();
         }
         self.flight = Some(Flight::Round { last, upto, end: self.end, rolled });
-        Some(LogFlush { round: self.round, writes })
+        Some(LogFlush { round: self.round, drop_from: None, writes })
     }
 
     /// How much of what waits goes into the next flush.
     fn plan(&self) -> Option<Plan> {
-        let active = self.segments.last()?;
+        let active = self.active_there()?;
         let mut plan = Plan { entries: 0, bytes: 0, roll: None };
         let mut room = (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset);
         for entry in self.waiting() {
@@ -177,6 +180,7 @@ impl Log {
             self.runs.push(entry.index, at, self.end.offset);
             self.written = (entry.index, entry.term);
             self.entry_bytes += (bytes.len() - before) as u64;
+            self.written_bytes += (bytes.len() - before) as u64;
         }
         assert!(self.end.offset + SEAL_BYTES <= active.segment_bytes, "room for the seal behind {}", self.end);
     }
@@ -204,7 +208,12 @@ impl Log {
     }
 
     fn active(&self) -> &SegmentHeader {
-        self.segments.last().expect("a flush is planned only with an active segment")
+        self.active_there().expect("a flush is planned only with an active segment")
+    }
+
+    /// The segment in which the log goes on, unless it must be made first.
+    fn active_there(&self) -> Option<&SegmentHeader> {
+        self.segments.last().filter(|last| last.segment == self.end.segment)
     }
 
     /// The flush `round` is durable.
@@ -231,7 +240,8 @@ impl Log {
         if self.needs_mending() || rolling || !matches!(self.next, Next::Wanted) {
             return None;
         }
-        let segment = self.segments.last().map_or(SEGMENT_FIRST, |active| SegmentId(active.segment.0 + 1));
+        let is_active_there = self.active_there().is_some();
+        let segment = if is_active_there { SegmentId(self.end.segment.0 + 1) } else { self.end.segment };
         let header = SegmentHeader {
             segment_bytes: self.config.segment_bytes,
             segment,
@@ -253,10 +263,7 @@ impl Log {
         assert_eq!(header.segment, segment, "one segment is prepared at a time");
         match result {
             Err(_) => self.next = Next::Refused,
-            Ok(()) if self.segments.is_empty() => {
-                self.segments.push(header);
-                self.end = Position::first(segment);
-            }
+            Ok(()) if segment == self.end.segment => self.segments.push(header),
             Ok(()) => self.next = Next::Ready(header),
         }
     }
@@ -279,10 +286,8 @@ impl Log {
             Next::Ready(next) => next.segment_bytes - SEAL_BYTES - SEGMENT_HEADER_BYTES,
             _ => 0,
         };
-        let active = self
-            .segments
-            .last()
-            .map_or(0, |active| (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset));
+        let active =
+            self.active_there().map_or(0, |active| (active.segment_bytes - SEAL_BYTES).saturating_sub(self.end.offset));
         u64::from(active) + u64::from(next)
     }
 

@@ -1,28 +1,59 @@
-//! Logs that lost entries, taken as far as they are intact.
+//! Logs that lost entries, taken as far as they are intact, and what they go on with.
 
-use proto::ids::Term;
+use raft::Storage;
 
-use crate::io::SegmentId;
-use crate::log::disk_model::{append_flushed, start};
+use crate::log::disk_model::{Content, Disk, Random, append_flushed, start};
 use crate::log::log::Log;
-use crate::log::recover::{RecoverError, RecoverInput};
+use crate::log::recover::Judgement;
 use crate::vote::Healing;
 
-/// A log that ends in a segment that is not there is not cut: it was, and the process ended.
-#[test]
-fn log_whose_last_segment_in_use_is_gone_is_refused_by_a_node_that_heals_too() {
+/// Several segments, each with several entries of their own lengths.
+fn several_segments() -> (Disk, Content) {
     let (mut disk, mut log) = start(4096);
-    while disk.segments.len() < 4 {
-        append_flushed(&mut disk, &mut log, 1, 500);
+    while disk.segments.len() < 6 {
+        let bytes = 50 + log.last_index().unwrap() as usize * 37 % 400;
+        append_flushed(&mut disk, &mut log, 1, bytes);
     }
-    let used: Vec<u64> = disk.segments.keys().copied().collect();
-    for keep in 1..used.len() {
-        let mut less = disk.clone();
-        less.segments.retain(|id, _| *id < used[keep]);
-        let segments: Vec<_> = less.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
-        let (rounds, vote_term, config) = (&less.rounds[..], Term(u64::MAX), less.config());
-        let input = RecoverInput { segments: &segments, rounds, vote_term, config, heals: Healing::Rot };
-        let outcome = Log::recover(input, |_, _, _| {}).map(|log| log.judgement());
-        assert!(keep + 1 == used.len() || matches!(outcome, Err(RecoverError::Rot(_))), "{keep}: {outcome:?}");
+    let content = disk.recover().unwrap().1;
+    (disk, content)
+}
+
+/// Mends, goes on, and is clean at the next start.
+fn goes_on(mut disk: Disk, mut log: Log, kept: &Content) {
+    disk.settle(&mut log);
+    for _ in 0..12 {
+        append_flushed(&mut disk, &mut log, 2, 400);
     }
+    let (again, content) = disk.recover().unwrap();
+    assert_eq!(again.judgement(), Judgement::Clean);
+    assert_eq!(content.len(), kept.len() + 12);
+    assert_eq!(&content[..kept.len()], &kept[..]);
+}
+
+#[test]
+fn log_is_taken_up_to_the_first_bad_place_wherever_that_is_and_goes_on_from_there() {
+    let (disk, whole) = several_segments();
+    let (mut random, mut shorter) = (Random::new(3), 0);
+    let ids: Vec<u64> = disk.segments.keys().copied().collect();
+    for turn in 0..600 {
+        let mut damaged = disk.clone();
+        let id = ids[random.below(ids.len() as u64) as usize];
+        match turn % 4 {
+            0 => drop(damaged.segments.remove(&id)),
+            1 => damaged.segments.get_mut(&id).unwrap()[random.below(512) as usize] ^= 1 << random.below(8),
+            2 => damaged.segments.get_mut(&id).unwrap().truncate(random.below(4096) as usize),
+            _ => damaged.segments.get_mut(&id).unwrap()[random.below(4096) as usize] ^= 1 << random.below(8),
+        }
+        // What `LogFiles::open` does with a spare that cannot be used.
+        let is_spare = id == *ids.last().unwrap();
+        if is_spare && damaged.recover_with(u64::MAX, &[], Healing::Whole).is_ok() {
+            damaged.segments.remove(&id);
+        }
+        let (log, kept) = damaged.recover_with(u64::MAX, &[], Healing::Rot).unwrap();
+        assert_eq!(kept[..], whole[..kept.len()], "turn {turn}");
+        assert!(kept.len() == whole.len() || log.lost() != Healing::Whole, "turn {turn}: {:?}", log.judgement());
+        shorter += usize::from(kept.len() < whole.len());
+        goes_on(damaged, log, &kept);
+    }
+    assert!(shorter > 200, "{shorter}");
 }

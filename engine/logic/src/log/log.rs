@@ -13,20 +13,22 @@
 //! Invariants: truncated <= applied <= last; durable <= last; the tail is without gap and ends at last; every entry above
 //! min(applied, durable) is in it; every entry below `pending` is in `runs`.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 
 use proto::ids::{LogIndex, NodeId, Term};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
-use crate::io::{DiskError, LogWrite};
+use crate::io::{DiskError, LogFile, LogWrite, SegmentId};
 use crate::limits::POSITION_MAX;
 use crate::log::fetch::{FetchError, FetchId, Fetches, LogFetch};
 use crate::log::flush::{Flight, Next};
 use crate::log::layout::{
-    EntryCodec, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN, SEGMENT_FIRST,
-    SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, entry_bytes,
+    EntryCodec, PAYLOAD_BYTES_MAX, Position, Reader, SEAL_BYTES, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
+    SegmentHeader, StoreId, entry_bytes,
 };
-use crate::log::recover::{Examined, Finding, Judgement, RecoverError, RecoverInput, examine};
+use crate::log::recover::{Examined, Finding, Judgement, RecoverError, RecoverInput, SnapshotMark, examine};
+use crate::log::rounds::{ROUNDS_SLOTS, RoundRecord};
 use crate::log::runs::{Runs, Terms};
 use crate::mutant::Mutant;
 use crate::vote::Healing;
@@ -82,7 +84,7 @@ pub struct Log {
     pub(super) config: LogConfig,
     pub(super) judgement: Judgement,
     pub(super) initial: (HardState, ConfState),
-    // Index and term before the first entry; (0, 0) until there are snapshots.
+    // Index and term before the first entry; (0, 0) as long as all are there.
     pub(super) truncated: (u64, u64),
     pub(super) last: u64,
     pub(super) tail: VecDeque<Entry>,
@@ -90,7 +92,7 @@ pub struct Log {
     pub(super) terms: Terms,
     pub(super) fetches: Fetches,
     pub(super) runs: Runs,
-    // All segments up to the active one.
+    // All segments up to the active one, which may be missing if it has to be made anew.
     pub(super) segments: Vec<SegmentHeader>,
     pub(super) commit: u64,
     pub(super) applied: u64,
@@ -103,6 +105,8 @@ pub struct Log {
     // Everything appended up to this is durable. settled <= mark
     pub(super) settled: AppendMark,
     pub(super) mend: Vec<LogWrite>,
+    // Segments from here on are removed when it is mended.
+    pub(super) drop_from: Option<SegmentId>,
     pub(super) flight: Option<Flight>,
     pub(super) next: Next,
     // Where the next entry goes, and up to where everything is durable.
@@ -116,10 +120,15 @@ pub struct Log {
     pub(super) round_next: u64,
     pub(super) signature_next: u64,
     pub(super) entry_bytes: u64,
+    // Bytes of entries written by this process.
+    pub(super) written_bytes: u64,
+    // Nodes that lack entries which are not here any more. raft holds the log by shared reference while it asks.
+    pub(super) wanted: RefCell<BTreeSet<u64>>,
 }
 
 impl Log {
-    /// Reads what is on disk, judges it, and hands every entry up to the commit hint to `on_committed`, in order.
+    /// Reads what is on disk, judges it, and hands every entry behind the last snapshot and up to the commit hint to
+    /// `on_committed`, in order.
     ///
     /// On return raft can start with `applied` = `commit`. The files must have been synced by whoever opened them: raft
     /// takes all that it finds for durable. If `needs_mending`, the first `take_flush` must be durable before anything else
@@ -133,7 +142,7 @@ impl Log {
         assert!(config.segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES), "whole sectors");
         let examined = examine(&input)?;
         let mut log = Log::from_examined(&examined, config);
-        log.replay(&examined.readers, &mut on_committed);
+        log.replay(&examined, &mut on_committed);
         log.check_invariants();
         Ok(log)
     }
@@ -165,13 +174,13 @@ impl Log {
         } else {
             Next::Wanted
         };
-        assert!(segments.last().is_none_or(|active| active.segment == examined.end.segment), "{segments:?}");
+        assert!(segments.last().is_none_or(|active| active.segment <= examined.end.segment), "{segments:?}");
         let last = examined.last.0.0;
         Log {
             config,
             judgement: examined.judgement,
             initial: (HardState::default(), ConfState::default()),
-            truncated: (0, 0),
+            truncated: (examined.truncated.index.0, examined.truncated.term.0),
             last,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -187,6 +196,7 @@ impl Log {
             marks: VecDeque::new(),
             settled: AppendMark(0),
             mend: examined.mend.clone(),
+            drop_from: examined.drop_from,
             flight: None,
             next,
             end: examined.end,
@@ -197,19 +207,22 @@ impl Log {
             round_next: examined.round_next,
             signature_next: examined.signature_next,
             entry_bytes: examined.entry_bytes,
+            written_bytes: 0,
+            wanted: RefCell::default(),
         }
     }
 
     /// Gives the committed entries to the state machine and fills the tail.
-    fn replay(&mut self, readers: &[Reader<'_>], on_committed: &mut impl FnMut(LogIndex, Term, &[u8])) {
-        let mut index = self.truncated.0 + 1;
+    fn replay(&mut self, examined: &Examined<'_>, on_committed: &mut impl FnMut(LogIndex, Term, &[u8])) {
+        let mut index = self.truncated.0.max(examined.snapshot.0) + 1;
         while index <= self.last {
             let stretch = self.runs.stretch(index, u32::MAX).expect("every entry was given a position");
-            let at = (stretch.segment.0 - SEGMENT_FIRST.0) as usize;
+            let is_its = |reader: &&Reader<'_>| reader.header().segment == stretch.segment;
+            let reader = examined.readers.iter().find(is_its).expect("the entry was read from it");
             let mut offset = stretch.offset;
             let mut here = stretch.first;
             while here <= stretch.last {
-                let found = readers[at].entry(offset).expect("the entry was read a moment ago");
+                let found = reader.entry(offset).expect("the entry was read a moment ago");
                 assert_eq!(found.header.index.0, here, "entry at {offset} of segment {}", stretch.segment.0);
                 if here >= index {
                     self.take_replayed(here, found.header.term, found.payload, on_committed);
@@ -244,7 +257,7 @@ impl Log {
 
     /// Until the flush of `take_flush` is done, nothing else may happen: neither messages nor ticks.
     pub fn needs_mending(&self) -> bool {
-        !self.mend.is_empty() || matches!(self.flight, Some(Flight::Mend))
+        !self.mend.is_empty() || self.drop_from.is_some() || matches!(self.flight, Some(Flight::Mend))
     }
 
     /// Term, vote, voters and learners, for `Storage::initial_state`. Set before raft starts.
@@ -338,7 +351,8 @@ impl Log {
 
     /// Old entries that raft asked for and that have to be read.
     pub fn take_fetch(&mut self) -> Option<LogFetch> {
-        self.fetches.take(&self.runs)
+        // What is in memory is perhaps not in the segments yet.
+        self.fetches.take(&self.runs, self.tail_first())
     }
 
     /// What was read for a fetch. Every context goes to `on_entries_fetched`, whereupon raft asks again and is answered.
@@ -348,7 +362,112 @@ impl Log {
         bytes: Result<&[u8], DiskError>,
     ) -> Result<Vec<raft::GetEntriesContext>, FetchError> {
         let segments = &self.segments;
-        self.fetches.finish(id, bytes, |segment| EntryCodec::new(&segments[(segment.0 - SEGMENT_FIRST.0) as usize]))
+        let header_of = |segment| segments.iter().find(|header| header.segment == segment);
+        self.fetches.finish(id, bytes, |segment| header_of(segment).map(EntryCodec::new))
+    }
+
+    /// Forgets entries up to `index`, which are applied, durable, and in the snapshots that are kept. Gives the first
+    /// segment that is still needed, if there is one before it.
+    pub fn compact(&mut self, index: LogIndex) -> Option<SegmentId> {
+        assert!(
+            index.0 <= self.applied && index.0 <= self.durable,
+            "{index} applied {} durable {}",
+            self.applied,
+            self.durable
+        );
+        if index.0 <= self.truncated.0 {
+            return None;
+        }
+        let term = self.term_of(index.0).expect("an applied entry that is there has a term");
+        self.truncated = (index.0, term);
+        self.runs.drop_upto(index.0);
+        self.terms.drop_upto(index.0);
+        self.fetches.drop_upto(index.0);
+        let first = self.runs.first_segment().unwrap_or(self.end.segment);
+        let before = self.segments.len();
+        self.segments.retain(|header| header.segment >= first);
+        (self.segments.len() < before).then_some(first)
+    }
+
+    /// The log as it is after a snapshot of another node took the place of everything in it: it begins anew behind that,
+    /// and with a mending. Nothing is under way.
+    pub fn install(&self, snapshot: SnapshotMark) -> Log {
+        let (index, term) = (snapshot.index.0, snapshot.term.0);
+        assert!(self.is_quiet() && !self.needs_mending(), "{:?}", self.flight);
+        assert!(index > self.commit().0, "snapshot {index} commit {}", self.commit());
+        let spare = match &self.next {
+            Next::Ready(header) => Some(header.segment),
+            _ => None,
+        };
+        let there = || self.segments.iter().map(|header| header.segment).chain(spare);
+        let last = there().max().unwrap_or(self.end.segment);
+        let (drop_from, end) = (there().min(), Position::first(SegmentId(last.0 + 1)));
+        // Nothing may speak of what was there.
+        let first = self.round_next.saturating_sub(ROUNDS_SLOTS).max(1);
+        let void = |round| RoundRecord { round, durable: 0, start: end, end, signature: 0 };
+        let mend = (first..self.round_next).map(void).map(|record| {
+            let bytes = record.encode(self.config.store).to_vec();
+            LogWrite { file: LogFile::Rounds, offset: record.offset(), bytes }
+        });
+        let mend = mend.collect();
+        Log {
+            config: self.config,
+            judgement: self.judgement,
+            initial: (HardState::default(), ConfState::default()),
+            truncated: (index, term),
+            last: index,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            terms: Terms::default(),
+            fetches: Fetches::default(),
+            runs: Runs::default(),
+            segments: Vec::new(),
+            commit: index,
+            applied: index,
+            durable: index,
+            pending: index + 1,
+            mark: AppendMark(0),
+            marks: VecDeque::new(),
+            settled: AppendMark(0),
+            mend,
+            drop_from,
+            flight: None,
+            next: Next::Wanted,
+            end,
+            durable_end: end,
+            written: (index, term),
+            round: 0,
+            durable_round: 0,
+            round_next: self.round_next,
+            signature_next: self.signature_next,
+            entry_bytes: 0,
+            written_bytes: self.written_bytes,
+            wanted: RefCell::default(),
+        }
+    }
+
+    /// Bytes of entries that this process wrote.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// About how many bytes of the segments lie behind the entry at `index`.
+    pub fn bytes_behind(&self, index: LogIndex) -> u64 {
+        let next = index.0.max(self.truncated.0) + 1;
+        let Some(stretch) = self.runs.stretch(next, 1) else { return 0 };
+        let segments = self.end.segment.0 - stretch.segment.0;
+        (segments * u64::from(self.config.segment_bytes) + u64::from(self.end.offset))
+            .saturating_sub(u64::from(stretch.offset))
+    }
+
+    /// Nodes for which raft asked for entries that are not here any more.
+    pub fn take_wanted(&mut self) -> BTreeSet<u64> {
+        std::mem::take(self.wanted.get_mut())
+    }
+
+    /// Whether nothing of the log is being written or prepared.
+    pub fn is_quiet(&self) -> bool {
+        self.flight.is_none() && !matches!(self.next, Next::Asked(_))
     }
 
     /// Figures for the status.

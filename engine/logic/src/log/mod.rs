@@ -10,6 +10,7 @@ pub(crate) mod disk_model;
 pub mod fetch;
 pub mod flush;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod heal_test;
 pub mod layout;
 #[allow(clippy::module_inception, reason = "the running log is the log")]
@@ -20,6 +21,9 @@ mod range_test;
 pub mod recover;
 pub mod rounds;
 mod runs;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod snapshot_test;
 mod storage;
 mod walk;
 
@@ -30,5 +34,7 @@ pub use layout::{
     SEGMENT_BYTES_MIN, SegmentHeader, StoreId,
 };
 pub use log::{AppendMark, Log, LogConfig, LogStats};
-pub use recover::{Examined, Fault, Finding, Judgement, Proof, RecoverError, RecoverInput, Trace, examine};
+pub use recover::{
+    Examined, Fault, Finding, Judgement, Proof, RecoverError, RecoverInput, SnapshotMark, Trace, examine,
+};
 pub use rounds::{ROUNDS_BYTES, RoundRecord, Rounds};

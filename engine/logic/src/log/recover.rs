@@ -11,10 +11,13 @@
 //!   its sectors), present or unreadable means that nobody knows.
 //! - **Tail.** Whether anything is behind the end: remains of the torn round, to be zeroed.
 //!
+//! Nothing below a snapshot is needed: a bad place there stops nobody (`walk`).
+//!
 //! A power cut leaves any subset of the sectors of the round under way, and everything of the rounds before.
 //! After a torn end, `mend` is written and durable before anything else happens: zeros over the remains, and an identifier
 //! for the entries that were kept of the torn round (else rot in them would later pass for a torn round).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use proto::ids::{LogIndex, Term};
@@ -22,11 +25,11 @@ use proto::limits::SECTOR_BYTES;
 
 use crate::io::{LogFile, LogWrite, SegmentId};
 use crate::limits::POSITION_START_MAX;
-use crate::log::layout::{HeaderError, Position, Reader, Reason, SEGMENT_FIRST, SEGMENT_HEADER_BYTES, StoreId};
+use crate::log::layout::{HeaderError, Position, Reader, Reason, SEGMENT_HEADER_BYTES, StoreId};
 use crate::log::log::LogConfig;
 use crate::log::rounds::{Identifier, RoundRecord, Rounds};
 use crate::log::runs::{Runs, Terms};
-use crate::log::walk::{Behind, Walk};
+use crate::log::walk::{Behind, Slot, Walk};
 use crate::mutant::Mutant;
 use crate::vote::Healing;
 
@@ -47,9 +50,20 @@ pub struct RecoverInput<'a> {
     pub vote_term: Term,
     /// Whose log it must be.
     pub config: LogConfig,
+    /// The snapshots that can be read, ascending. The state is that of the last one.
+    pub snapshots: &'a [SnapshotMark],
     /// What the log may have lost at its end and be taken all the same, as far as it is intact: the node heals then before
     /// it takes part.
     pub heals: Healing,
+}
+
+/// Where a snapshot stands in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SnapshotMark {
+    /// The last entry whose effect it has.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
 }
 
 /// What the end of the log looks like.
@@ -246,9 +260,8 @@ pub enum RecoverError {
     },
 }
 
-const REMEDY: &str = "nothing was changed; look at it with `helio log verify`, and keep the other nodes running: they have \
-     what is missing. Entries in the last segments are taken from them; a lone voter's, older segments, and headers or whole \
-     files are not yet. The others go on without this node as long as most of them run; this version cannot take it in again";
+const REMEDY: &str = "nothing was changed; look at it with `helio log verify`. A lone voter has nobody from whom to take what is \
+     missing: restore the directory as it was";
 
 /// A log that was read and judged.
 pub struct Examined<'a> {
@@ -262,6 +275,12 @@ pub struct Examined<'a> {
     pub round: u64,
     /// Where the next entry goes.
     pub end: Position,
+    // Place before the first entry that is there.
+    pub(super) truncated: SnapshotMark,
+    // Up to here the state is that of a snapshot.
+    pub(super) snapshot: LogIndex,
+    // Segments from here on cannot be used: they are removed when the log is mended.
+    pub(super) drop_from: Option<SegmentId>,
     pub(super) readers: Vec<Reader<'a>>,
     // Above every round and signature seen anywhere.
     pub(super) round_next: u64,
@@ -275,11 +294,16 @@ pub struct Examined<'a> {
 /// Reads and judges a log. `Err` if it needs healing, `Ok` if it is clean or torn.
 pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverError> {
     let rounds = Rounds::new(input.rounds, input.config.store);
-    let (readers, broken) = open_segments(input)?;
-    let mut walk = Walk::default();
-    let fault = walk.run(&readers);
+    let slots = open_segments(input)?;
+    let mut walk = Walk::behind(input.snapshots.last().copied().unwrap_or_default(), input.config.mutant);
+    let fault = walk.run(&slots);
+    let readers: Vec<Reader<'a>> = slots.iter().filter_map(|slot| slot.reader.ok()).collect();
+    let broken = broken(&walk, &slots);
     let behind = Behind::gather(&walk, &readers, &rounds);
-    let (vote_term, (index, entry_term)) = (input.vote_term, behind.term_max);
+    let of_snapshot = (walk.snapshot.index, walk.snapshot.term);
+    let of_entry = behind.term_max;
+    let (vote_term, (index, entry_term)) =
+        (input.vote_term, if of_snapshot.1 > of_entry.1 { of_snapshot } else { of_entry });
     if entry_term > vote_term {
         return Err(RecoverError::Amnesia { index, entry_term, vote_term });
     }
@@ -288,9 +312,8 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
     match judgement {
         Judgement::Rot(_) if input.config.mutant.is(Mutant::TruncateRot) => {}
         Judgement::Uncertain(_) if input.config.mutant.is(Mutant::TruncateUncertain) => {}
-        Judgement::Rot(_) if input.heals == Healing::Rot && is_healable(&walk, &readers, broken, &behind) => {}
-        Judgement::Uncertain(_)
-            if input.heals >= Healing::Uncertain && is_healable(&walk, &readers, broken, &behind) => {}
+        Judgement::Rot(_) if input.heals == Healing::Rot => {}
+        Judgement::Uncertain(_) if input.heals >= Healing::Uncertain => {}
         Judgement::Rot(finding) => return Err(RecoverError::Rot(finding)),
         Judgement::Uncertain(finding) => return Err(RecoverError::Uncertain(finding)),
         Judgement::Clean | Judgement::Torn(_) => {}
@@ -302,7 +325,14 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
     if input.config.mutant.is(Mutant::ApplyUncommitted) {
         walk.commit = walk.last;
     }
-    let mend = mend(&walk, behind.round_max, &readers, &rounds, input.config.store);
+    let drop_from = drop_from(&walk, &slots, broken, &behind);
+    if walk.begins_anew {
+        begin_anew(&mut walk, &slots);
+    }
+    let kept: Vec<Reader<'a>> =
+        readers.iter().copied().filter(|reader| drop_from.is_none_or(|from| reader.header().segment < from)).collect();
+    let mend = mend(&walk, behind.round_max, &kept, &rounds, input.config.store);
+    let truncated = truncated(&mut walk, input.snapshots);
     Ok(Examined {
         judgement,
         last: (LogIndex(walk.last), Term(walk.last_term)),
@@ -315,7 +345,10 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         runs: walk.runs,
         terms: walk.terms,
         entry_bytes: walk.entry_bytes,
-        readers,
+        readers: kept,
+        truncated,
+        snapshot: walk.snapshot.index,
+        drop_from,
     })
 }
 
@@ -333,10 +366,49 @@ fn judge(finding: Finding, cut: bool) -> Judgement {
     }
 }
 
-/// Only what is missing in the last segment in use, or the one before a prepared one, is fetched: files are not replaced.
-fn is_healable(walk: &Walk, readers: &[Reader<'_>], broken: Option<Broken>, behind: &Behind) -> bool {
-    let is_there = readers.is_empty() || readers.iter().any(|reader| reader.header().segment == walk.end.segment);
-    broken.is_none() && behind.segments <= 1 && is_there
+/// Whatever is there is removed, and the log goes on behind it.
+fn begin_anew(walk: &mut Walk, slots: &[Slot<'_>]) {
+    let last = slots.last().map_or(walk.end.segment.0 - 1, |slot| slot.segment.0);
+    walk.end = Position::first(SegmentId(last + 1));
+    (walk.round, walk.round_durable, walk.round_start, walk.round_whole) = (0, 0, walk.end, true);
+}
+
+/// From where on segments cannot be used: what is behind the end of a log that goes on there can only be one that was
+/// prepared.
+fn drop_from(walk: &Walk, slots: &[Slot<'_>], broken: Option<Broken>, behind: &Behind) -> Option<SegmentId> {
+    let end = walk.end.segment;
+    if walk.begins_anew {
+        return slots.first().map(|slot| slot.segment);
+    }
+    let is_active_there = slots.iter().any(|slot| slot.segment == end && slot.reader.is_ok());
+    let has_later = slots.last().is_some_and(|slot| slot.segment >= end);
+    // One that was prepared proves more than there is.
+    let proves_more = |slot: &Slot<'_>| {
+        let is_later = |reader: &Reader<'_>| reader.header().durable_upto > walk.end;
+        slot.segment > end && slot.reader.as_ref().is_ok_and(is_later)
+    };
+    let is_useless = broken.is_some() || behind.segments > 1 || slots.iter().any(proves_more);
+    match (has_later, is_active_there, is_useless) {
+        (false, _, _) | (true, true, false) => None,
+        (true, true, true) => Some(SegmentId(end.0 + 1)),
+        (true, false, _) => Some(end),
+    }
+}
+
+/// The place before the first entry that can be given to others: where the oldest snapshot stands from which on nothing is
+/// missing.
+fn truncated(walk: &mut Walk, snapshots: &[SnapshotMark]) -> SnapshotMark {
+    if walk.first == 1 {
+        return SnapshotMark::default();
+    }
+    let is_joined = |mark: &&SnapshotMark| {
+        let SnapshotMark { index, term } = **mark;
+        index.0 + 1 == walk.first || (index.0 >= walk.first && walk.terms.get(index.0) == Some(term.0))
+    };
+    let mark = *snapshots.iter().find(is_joined).expect("the walk joins the last snapshot");
+    walk.runs.drop_upto(mark.index.0);
+    walk.terms.drop_upto(mark.index.0);
+    mark
 }
 
 /// A segment that cannot be opened.
@@ -348,46 +420,56 @@ struct Broken {
     followed: bool,
 }
 
-/// Opens the segments up to the first that cannot be; that one comes back with its fault.
+/// The first segment at or behind the end that cannot be opened.
+fn broken(walk: &Walk, slots: &[Slot<'_>]) -> Option<Broken> {
+    let (at, slot, fault) = slots.iter().enumerate().find_map(|(at, slot)| {
+        let fault = slot.reader.err()?;
+        (slot.segment >= walk.end.segment).then_some((at, slot, fault))
+    })?;
+    Some(Broken { segment: slot.segment, fault, followed: at + 1 < slots.len() })
+}
+
+/// Opens the segments.
 ///
-/// The last segment may be one that was prepared and never used: if its preparation was cut off it is left out.
-fn open_segments<'a>(input: &RecoverInput<'a>) -> Result<(Vec<Reader<'a>>, Option<Broken>), RecoverError> {
-    let mut readers: Vec<Reader<'a>> = Vec::with_capacity(input.segments.len());
+/// The last one may be one that was prepared and never used: if its preparation was cut off it is left out.
+fn open_segments<'a>(input: &RecoverInput<'a>) -> Result<Vec<Slot<'a>>, RecoverError> {
+    let mut slots: Vec<Slot<'a>> = Vec::with_capacity(input.segments.len());
+    let mut signature = 0;
     for (at, (segment, bytes)) in input.segments.iter().enumerate() {
         let last = at + 1 == input.segments.len();
-        let expected = SegmentId(SEGMENT_FIRST.0 + at as u64);
-        assert!(*segment >= expected, "segments come in ascending order");
-        if *segment != expected {
-            return Ok((readers, Some(Broken { segment: expected, fault: Fault::Missing, followed: true })));
+        let expected = slots.last().map(|slot| SegmentId(slot.segment.0 + 1));
+        assert!(expected.is_none_or(|expected| *segment >= expected), "segments come in ascending order");
+        if let Some(expected) = expected.filter(|expected| expected != segment) {
+            slots.push(Slot { segment: expected, reader: Err(Fault::Missing) });
         }
-        let unused = || bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
+        let unused = || last && bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
         let reader = match Reader::new(bytes) {
             Ok(reader) => reader,
             Err(HeaderError::Version { found }) => return Err(RecoverError::Version { segment: *segment, found }),
-            Err(_) if last && unused() => return Ok((readers, None)),
+            Err(_) if unused() => break,
             Err(error) => {
-                return Ok((readers, Some(Broken { segment: *segment, fault: Fault::Header(error), followed: !last })));
+                slots.push(Slot { segment: *segment, reader: Err(Fault::Header(error)) });
+                continue;
             }
         };
         let header = *reader.header();
         if header.store != input.config.store {
             return Err(RecoverError::Foreign { segment: *segment, found: header.store });
         }
-        let fresh = readers.last().is_none_or(|before| before.header().signature < header.signature);
-        if header.segment != *segment || !fresh {
-            let fault = Fault::Stray { segment: header.segment, signature: header.signature };
-            return Ok((readers, Some(Broken { segment: *segment, fault, followed: true })));
-        }
-        if bytes.len() < header.segment_bytes as usize {
-            if last && unused() {
-                return Ok((readers, None));
+        let fault = if header.segment != *segment || header.signature <= signature {
+            Some(Fault::Stray { segment: header.segment, signature: header.signature })
+        } else if bytes.len() < header.segment_bytes as usize {
+            if unused() {
+                break;
             }
-            let fault = Fault::Short { found: bytes.len() as u64 };
-            return Ok((readers, Some(Broken { segment: *segment, fault, followed: !last })));
-        }
-        readers.push(reader);
+            Some(Fault::Short { found: bytes.len() as u64 })
+        } else {
+            signature = header.signature;
+            None
+        };
+        slots.push(Slot { segment: *segment, reader: fault.map_or(Ok(reader), Err) });
     }
-    Ok((readers, None))
+    Ok(slots)
 }
 
 /// Puts together what the table needs.
@@ -432,8 +514,9 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
     if let Some(record) = rounds.records().find(|record| record.round > walk.round && !record.is_void()) {
         return Trace::Present { round: record.round };
     }
-    // A store that was never written has no ring yet.
-    if rounds.is_missing() && walk.round == 0 && behind.remains == 0 {
+    // A store that was never written has no ring yet; in one that began anew every round is void.
+    let is_new = rounds.is_missing() || rounds.is_void();
+    if is_new && walk.round == 0 && behind.remains == 0 {
         return Trace::Absent;
     }
     let cut = behind.cut.then_some(walk.round);
@@ -450,7 +533,7 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
 }
 
 /// What must be durable before the log is used: zeros over the remains, an identifier for the last round if it has none, and
-/// void ones for the numbers that are passed over.
+/// void ones for the numbers that are passed over and for the rounds that are lost.
 fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId) -> Vec<LogWrite> {
     let mut writes = Vec::new();
     for reader in readers.iter().filter(|reader| reader.header().segment >= walk.end.segment) {
@@ -464,8 +547,8 @@ fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>
             offset += length;
         }
     }
-    let Some(last) = readers.iter().find(|reader| reader.header().segment == walk.end.segment) else { return writes };
-    let signature = last.header().signature;
+    let last = readers.iter().find(|reader| reader.header().segment == walk.end.segment);
+    let signature = last.map_or(0, |reader| reader.header().signature);
     let whole = RoundRecord {
         round: walk.round,
         durable: walk.round_durable,
@@ -474,10 +557,14 @@ fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>
         signature,
     };
     let void = |round| RoundRecord { round, durable: walk.round, start: walk.end, end: walk.end, signature };
-    let last = (walk.round > 0).then_some(whole);
+    let last = last.filter(|_| walk.round > 0).map(|_| whole);
     // A number a whole turn ahead has the slot of the last round, whose identifier matters more.
-    let passed_over = (walk.round + 1..=round_max).rev().take(VOID_ROUNDS_MAX).map(void);
-    let passed_over = passed_over.filter(|void| last.is_none_or(|last| last.offset() != void.offset()));
+    let passed_over = (walk.round + 1..=round_max).rev().take(VOID_ROUNDS_MAX);
+    // After a loss nothing may speak of what was there: its place is written anew.
+    let lost = rounds.records().filter(|record| record.round > walk.round && !record.is_void());
+    let passed_over: BTreeSet<u64> = passed_over.chain(lost.map(|record| record.round)).collect();
+    let passed_over =
+        passed_over.into_iter().map(void).filter(|void| last.is_none_or(|last| last.offset() != void.offset()));
     for record in passed_over.chain(last) {
         if rounds.record(record.round).is_none_or(|found| found.end != record.end) {
             let bytes = record.encode(store).to_vec();

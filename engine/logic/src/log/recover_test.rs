@@ -33,6 +33,7 @@ fn eleventh(log: &mut Log) -> LogFlush {
 fn examined(disk: &Disk) -> Result<Judgement, RecoverError> {
     let segments: Vec<_> = disk.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
     let input = RecoverInput {
+        snapshots: &[],
         segments: &segments,
         rounds: &disk.rounds,
         vote_term: Term(u64::MAX),

@@ -160,6 +160,15 @@ impl<'a> Rounds<'a> {
         self.bytes.is_empty()
     }
 
+    /// Whether every slot can be read and speaks of no entries.
+    pub fn is_void(&self) -> bool {
+        (0..ROUNDS_SLOTS).all(|slot| match self.slot(slot) {
+            Slot::Zero => true,
+            Slot::Record(record) => record.is_void(),
+            Slot::Unreadable => false,
+        })
+    }
+
     /// The record of `round`, if it is there.
     pub fn record(&self, round: u64) -> Option<RoundRecord> {
         match self.slot(slot_of(round)) {

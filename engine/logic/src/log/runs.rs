@@ -25,7 +25,7 @@ struct Anchor {
 #[derive(Clone, Debug)]
 struct Run {
     segment: SegmentId,
-    // first <= last
+    // first <= last; the first anchor may be of an entry before, which is forgotten
     first: u64,
     last: u64,
     // Where the entry after the last one written in this stretch begins; entries above `last` were cut off.
@@ -85,6 +85,23 @@ impl Runs {
         }
     }
 
+    /// Forgets entries at and below `index`.
+    pub fn drop_upto(&mut self, index: u64) {
+        let gone = self.runs.partition_point(|run| run.last <= index);
+        self.runs.drain(..gone);
+        if let Some(run) = self.runs.first_mut().filter(|run| run.first <= index) {
+            // The anchor at or before the first that stays is still needed to find it.
+            let behind = run.anchors.partition_point(|anchor| anchor.index <= index + 1);
+            run.anchors.drain(..behind - 1);
+            run.first = index + 1;
+        }
+    }
+
+    /// The segment of the first entry.
+    pub fn first_segment(&self) -> Option<SegmentId> {
+        self.runs.first().map(|run| run.segment)
+    }
+
     /// The stretch that holds entry `index`, up to about `bytes_max` long.
     pub fn stretch(&self, index: u64, bytes_max: u32) -> Option<Stretch> {
         let run = &self.runs[..self.runs.partition_point(|run| run.first <= index)].last()?;
@@ -123,6 +140,15 @@ impl Terms {
                 assert!(last.is_none_or(|(_, last)| *last < term), "term {term} at {index} after {last:?}");
                 self.ranges.push((index, term));
             }
+        }
+    }
+
+    /// Forgets entries at and below `index`.
+    pub fn drop_upto(&mut self, index: u64) {
+        let behind = self.ranges.partition_point(|(first, _)| *first <= index + 1);
+        if behind > 0 {
+            self.ranges.drain(..behind - 1);
+            self.ranges[0].0 = self.ranges[0].0.max(index + 1);
         }
     }
 

@@ -57,8 +57,9 @@ impl Storage for Log {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
-        // No version of this format has snapshots yet, and no entry is ever dropped: raft never needs one.
+    fn snapshot(&self, _request_index: u64, to: u64) -> Result<Snapshot> {
+        // The node that lacks entries is offered the snapshot by messages of our own (`group::snapshots`): raft waits.
+        self.wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -1,4 +1,8 @@
 //! Reads a log from its beginning to its end, and gathers what speaks about the place behind the end.
+//!
+//! The entries up to a snapshot are not needed: where one of them is bad, the walk goes on at the next intact entry that the
+//! snapshot reaches up to. A log that has nothing behind the snapshot, or another history, is of no use: it begins anew, in a
+//! segment that comes after all that are there.
 
 use proto::ids::{LogIndex, Term};
 
@@ -6,15 +10,38 @@ use crate::io::SegmentId;
 use crate::log::layout::{
     EntryHeader, EntryKind, Found, Position, Reader, SEAL_BYTES, SEGMENT_FIRST, SEGMENT_HEADER_BYTES,
 };
-use crate::log::recover::{Fault, Proof};
+use crate::log::recover::{Fault, Proof, SnapshotMark};
 use crate::log::rounds::Rounds;
 use crate::log::runs::{Runs, Terms};
+use crate::mutant::Mutant;
 
 /// Rounds whose remains are looked up in the ring. A torn end has one.
 const REMAINS_ROUNDS_MAX: usize = 16;
 
+/// A segment as found, or what is wrong with all of it.
+pub(super) struct Slot<'a> {
+    pub segment: SegmentId,
+    pub reader: Result<Reader<'a>, Fault>,
+}
+
+/// Where to read on.
+#[derive(Clone, Copy)]
+struct Cursor {
+    slot: usize,
+    offset: u32,
+    // What is there is taken whatever came before.
+    leaps: bool,
+}
+
 /// The log read from its beginning, entry by entry.
 pub(super) struct Walk {
+    // Entries up to this one are not needed; index 0 if there is none.
+    pub snapshot: SnapshotMark,
+    // The first entry without a gap behind it.
+    pub first: u64,
+    // Nothing in the segments counts.
+    pub begins_anew: bool,
+    mutant: Mutant,
     // Where the next entry is expected.
     pub end: Position,
     pub sealed: bool,
@@ -35,6 +62,10 @@ pub(super) struct Walk {
 impl Default for Walk {
     fn default() -> Walk {
         Walk {
+            snapshot: SnapshotMark::default(),
+            first: 1,
+            begins_anew: false,
+            mutant: Mutant::None,
             end: Position::first(SEGMENT_FIRST),
             sealed: false,
             last: 0,
@@ -58,27 +89,109 @@ fn leaves_room(reader: &Reader<'_>, found: &Found<'_>) -> bool {
 }
 
 impl Walk {
-    /// Reads on until something is no entry. `None` if there is no segment to read on in.
-    pub fn run(&mut self, readers: &[Reader<'_>]) -> Option<Fault> {
-        for reader in readers {
-            let segment = reader.header().segment;
-            self.end = Position::first(segment);
+    /// Of a log behind that snapshot.
+    pub fn behind(snapshot: SnapshotMark, mutant: Mutant) -> Walk {
+        Walk { snapshot, mutant, ..Walk::default() }
+    }
+
+    /// Reads on until something that is needed is no entry. `None` if there is no segment to read on in.
+    pub fn run(&mut self, slots: &[Slot<'_>]) -> Option<Fault> {
+        // A log whose beginning was recycled goes on where a snapshot ends.
+        let is_cut = slots.first().is_some_and(|slot| slot.segment != SEGMENT_FIRST);
+        let mut cursor = Cursor { slot: 0, offset: SEGMENT_HEADER_BYTES, leaps: is_cut };
+        let mut fault = self.run_from(slots, &mut cursor);
+        if is_cut && self.round == 0 && matches!(fault, Some(Fault::Order { .. })) {
+            fault = Some(Fault::Missing); // What was before is in no snapshot.
+        }
+        while fault.is_some()
+            && let Some(next) = self.leap(slots, cursor)
+        {
+            cursor = next;
+            fault = self.run_from(slots, &mut cursor);
+        }
+        self.conclude();
+        fault
+    }
+
+    fn run_from(&mut self, slots: &[Slot<'_>], cursor: &mut Cursor) -> Option<Fault> {
+        for (at, slot) in slots.iter().enumerate().skip(cursor.slot) {
+            if at != cursor.slot {
+                *cursor = Cursor { slot: at, offset: SEGMENT_HEADER_BYTES, leaps: false };
+            }
+            self.end = Position { segment: slot.segment, offset: cursor.offset };
+            let reader = match &slot.reader {
+                Ok(reader) => reader,
+                Err(fault) => return Some(*fault),
+            };
             self.sealed = false;
-            for found in reader.entries() {
-                match found {
-                    Ok(found) if leaves_room(reader, &found) && self.follows(segment, &found) => {
-                        self.take(segment, &found);
+            while !self.sealed {
+                match reader.entry(cursor.offset) {
+                    Ok(found) if leaves_room(reader, &found) && cursor.leaps && self.is_reached(&found) => {
+                        self.begin_at(found.header.index.0);
+                        self.take(slot.segment, &found);
+                        *cursor = Cursor { slot: at, offset: found.next, leaps: false };
+                    }
+                    Ok(found) if leaves_room(reader, &found) && self.follows(slot.segment, &found) => {
+                        self.take(slot.segment, &found);
+                        *cursor = Cursor { slot: at, offset: found.next, leaps: false };
                     }
                     Ok(found) => {
                         let EntryHeader { index, term, round, .. } = found.header;
                         return Some(Fault::Order { index, term, round });
                     }
-                    Err(bad) => return Some(Fault::Entry(bad.reason)),
+                    Err(reason) => return Some(Fault::Entry(reason)),
                 }
             }
-            assert!(self.sealed, "the entries of a segment end with a seal or with a bad place");
         }
         None
+    }
+
+    /// Where to read on if nothing is missing that the snapshot does not have.
+    fn leap(&self, slots: &[Slot<'_>], from: Cursor) -> Option<Cursor> {
+        if self.last >= self.snapshot.index.0 && !self.mutant.is(Mutant::LeapOverRot) {
+            return None;
+        }
+        for (at, slot) in slots.iter().enumerate().skip(from.slot) {
+            let Ok(reader) = &slot.reader else { continue };
+            let offset = if at == from.slot { from.offset } else { SEGMENT_HEADER_BYTES };
+            let mut records = reader.resync(offset).filter(|found| found.header.kind == EntryKind::Record);
+            if let Some(found) = records.next() {
+                let cursor = Cursor { slot: at, offset: found.offset, leaps: true };
+                return (leaves_room(reader, &found) && self.is_reached(&found)).then_some(cursor);
+            }
+        }
+        None
+    }
+
+    /// Whether the snapshot has everything before this entry.
+    fn is_reached(&self, found: &Found<'_>) -> bool {
+        let EntryHeader { kind, index, .. } = found.header;
+        let is_near = index.0 <= self.snapshot.index.0 + 1 || self.mutant.is(Mutant::LeapOverRot);
+        kind == EntryKind::Record && index.0 > 0 && is_near
+    }
+
+    /// The log begins anew, with this entry.
+    fn begin_at(&mut self, index: u64) {
+        self.first = index;
+        self.last = index - 1;
+        self.last_term = 0;
+        self.runs = Runs::default();
+        self.terms = Terms::default();
+    }
+
+    /// What is in the log counts only as far as it goes on from the snapshot.
+    fn conclude(&mut self) {
+        let SnapshotMark { index, term } = self.snapshot;
+        if index.0 == 0 {
+            return;
+        }
+        let is_other = self.first <= index.0 && self.terms.get(index.0) != Some(term.0);
+        if self.last < index.0 || is_other {
+            self.begin_at(index.0 + 1);
+            self.last_term = term.0;
+            self.begins_anew = true;
+        }
+        self.commit = self.commit.max(index.0);
     }
 
     /// Whether this entry can be the next one.

@@ -99,7 +99,14 @@ impl Disk {
     pub fn recover_as(&self, term: u64, heals: Healing) -> Result<(Log, Content), RecoverError> {
         let segments: Vec<_> = self.segments.iter().map(|(id, bytes)| (SegmentId(*id), bytes.as_slice())).collect();
         let config = LogConfig::new(STORE, self.segment_bytes);
-        let input = RecoverInput { segments: &segments, rounds: &self.rounds, vote_term: Term(term), config, heals };
+        let input = RecoverInput {
+            segments: &segments,
+            rounds: &self.rounds,
+            vote_term: Term(term),
+            config,
+            snapshots: &[],
+            heals,
+        };
         let bytes: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut content = Content::new();
         let log = memory::within(HEAP_PER_BYTE * bytes + HEAP_BYTES, || {
@@ -128,6 +135,7 @@ impl Disk {
                 log.on_prepared(segment, Ok(()));
             }
             let Some(flush) = log.take_flush() else { return };
+            self.segments.retain(|segment, _| flush.drop_from.is_none_or(|first| *segment < first.0));
             self.write(&flush.writes);
             log.on_flushed(flush.round);
         }

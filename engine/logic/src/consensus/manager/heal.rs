@@ -46,7 +46,8 @@ impl RaftManager {
         Some((nonce, last, patient.others().collect()))
     }
 
-    /// A voter's log lost entries: says how things stand here. As leader it sends from there what it believed that one had.
+    /// A member's log lost entries, or begins behind a snapshot now: says how things stand here. As leader it sends from
+    /// there what it believed that one had, or what it has no more itself.
     pub fn on_heal_ask(&mut self, from: NodeId, last: LogIndex) -> Option<(Standing, Term)> {
         let is_member = self.voters.contains(&from) || self.learners.contains(&from);
         if !is_member || self.raw.store().needs_mending() {
@@ -55,11 +56,12 @@ impl RaftManager {
         let raft = &mut self.raw.raft;
         let own_last = raft.raft_log.last_index();
         if raft.state == StateRole::Leader
+            && let first = raft.raft_log.first_index()
             && let Some(progress) = raft.mut_prs().get_mut(from.0)
-            && progress.matched > last.0
+            && (progress.matched > last.0 || progress.next_idx < first)
         {
-            tracing::info!(node = %self.node, %from, matched = progress.matched, last = last.0, "its log lost entries: sends them again");
-            progress.matched = 0;
+            tracing::info!(node = %self.node, %from, matched = progress.matched, last = last.0, "sends from where its log ends");
+            progress.matched = if progress.matched > last.0 { 0 } else { progress.matched };
             progress.become_probe();
             progress.next_idx = own_last.min(last.0) + 1;
         }

@@ -60,12 +60,8 @@ pub struct Disk {
 
 impl Disk {
     fn empty(segment_bytes: u32) -> Disk {
-        Disk {
-            segment_bytes,
-            segments: BTreeMap::new(),
-            rounds: Vec::new(),
-            votes: [Box::new([0; 512]), Box::new([0; 512])],
-        }
+        let votes = [Box::new([0; 512]), Box::new([0; 512])];
+        Disk { segment_bytes, segments: BTreeMap::new(), rounds: Vec::new(), votes }
     }
 
     fn recover(&self, node: NodeId, committed: impl FnMut(LogIndex, Term, &[u8])) -> (Log, Vote) {
@@ -74,8 +70,9 @@ impl Disk {
         let segments: Vec<(SegmentId, &[u8])> = self.segments.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
         let store = StoreId { cluster: CLUSTER, nonce: node.0.into() };
         let config = LogConfig { store, segment_bytes: self.segment_bytes, mutant: Mutant::None };
-        let (rounds, vote_term, heals) = (&self.rounds[..], vote.term, Healing::Whole);
-        (Log::recover(RecoverInput { segments: &segments, rounds, vote_term, config, heals }, committed).unwrap(), vote)
+        let (rounds, vote_term, heals, snapshots) = (&self.rounds[..], vote.term, Healing::Whole, &[]);
+        let input = RecoverInput { segments: &segments, rounds, vote_term, config, snapshots, heals };
+        (Log::recover(input, committed).unwrap(), vote)
     }
 
     /// Terms of the entries that are on it, read straight from the segments.
@@ -341,7 +338,7 @@ impl World {
                 self.sent.push(parcel.clone());
                 self.wire.push_back(parcel);
             }
-            Effect::LogFlush { ticket, writes } => self.ask(node, Op::Flush(ticket, writes)),
+            Effect::LogFlush { ticket, writes, .. } => self.ask(node, Op::Flush(ticket, writes)),
             Effect::VoteWrite { ticket, sector } => self.ask(node, Op::Vote(ticket, sector)),
             Effect::SegmentPrepare { segment, header } => self.ask(node, Op::Prepare(segment, header)),
             Effect::LogRead { ticket, segment, offset, length } => {

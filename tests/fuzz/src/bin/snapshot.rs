@@ -1,0 +1,5 @@
+//! See `fuzz::snapshot`.
+
+#![no_main]
+
+fuzz::target!(snapshot);
