@@ -1,6 +1,7 @@
 //! Identities and positions. Each is its own type, so that two integers of one width are never mixed up.
 
 use std::fmt;
+use std::str::FromStr;
 
 macro_rules! identity {
     ($(#[$meta:meta])* $name:ident($inner:ty), $prefix:literal) => {
@@ -92,6 +93,32 @@ impl fmt::Display for ImageId {
     }
 }
 
+/// The text is no image id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoImageId;
+
+impl fmt::Display for NoImageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an image id is SESSION.SEQUENCE as `helio send` prints it, for example s4.1")
+    }
+}
+
+impl std::error::Error for NoImageId {}
+
+impl FromStr for ImageId {
+    type Err = NoImageId;
+
+    /// Reads what `Display` writes; the `s` may be left out.
+    fn from_str(text: &str) -> Result<ImageId, NoImageId> {
+        let (session, sequence) = text.strip_prefix('s').unwrap_or(text).split_once('.').ok_or(NoImageId)?;
+        let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => digits.parse::<u64>().ok().filter(|&number| number > 0).ok_or(NoImageId),
+            false => Err(NoImageId),
+        };
+        Ok(ImageId { session: SessionId(number(session)?), sequence: Sequence(number(sequence)?) })
+    }
+}
+
 impl fmt::Debug for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -135,4 +162,23 @@ pub struct Fingerprint {
     pub length: u64,
     /// CRC-64/NVME of the whole image (`checksum`).
     pub checksum: u64,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{ImageId, NoImageId, Sequence, SessionId};
+
+    #[test]
+    fn image_id_is_read_as_it_is_printed() {
+        let image = ImageId { session: SessionId(4), sequence: Sequence(17) };
+        assert_eq!(image.to_string(), "s4.17");
+        assert_eq!("s4.17".parse(), Ok(image));
+        assert_eq!("4.17".parse(), Ok(image));
+        for text in
+            ["", "s4", "s4.", ".1", "s0.1", "s4.0", "s4.1.2", "b4.1", "s+4.1", "s4.-1", "s99999999999999999999.1"]
+        {
+            assert_eq!(text.parse::<ImageId>(), Err(NoImageId), "{text:?}");
+        }
+    }
 }

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use proto::ids::ImageId;
 
+use crate::command::log::{IndexRange, Kind};
 use crate::exit::EXIT_CODES;
+use crate::moment;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,9 +46,11 @@ pub enum Command {
     Inbox(InboxArguments),
     /// Ask nodes how they are
     Status(StatusArguments),
-    /// Look into the log files of a node
+    /// Look into the log files of a node, also while it writes them
     #[command(subcommand)]
     Log(LogCommand),
+    /// Tell an image's life from the data directories of nodes, running or not
+    Trace(TraceArguments),
     /// Check whether this machine can run a node, and say the remedy if not
     Doctor(DoctorArguments),
     /// See it work: starts three nodes on this machine, kills one of them, and compares every byte
@@ -253,8 +258,8 @@ pub struct StatusArguments {
 /// `helio log`.
 #[derive(Subcommand, Debug)]
 pub enum LogCommand {
-    /// Every entry: segment, offset, term, index, kind, decoded record
-    Dump(LogArguments),
+    /// Every entry, or those that pass the filters: segment, offset, term, index, kind, decoded record
+    Dump(Box<DumpArguments>),
     /// Entries and bytes by kind, bytes per Ready record, range of indexes, flush rounds
     Stat(LogArguments),
     /// What is damaged, why, and what the node will do at its next start
@@ -273,14 +278,112 @@ pub struct VerifyArguments {
     pub json: bool,
 }
 
-/// Of both.
+/// `helio log stat`.
 #[derive(Args, Debug)]
 pub struct LogArguments {
     /// A segment, the folder with the segments, or a data directory. Best of a stopped node; of a running one the last
     /// entries may be missing.
     #[arg(value_name = "FILE-or-DIR")]
     pub path: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio log dump`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An entry is shown if it passes every filter that is given. Damaged places are always shown, and so are entries of a newer \
+version, whose record this program does not understand. Nothing is written.
+
+The entries stand as they were written. One that was replaced, after a change of leader, is followed by another with the \
+same index: the later one counts. Committed is what has an index up to a later `commit`.
+
+--follow needs the data directory (or its folder `log`) and goes on over new segments until Ctrl-C. An entry that the node is \
+just writing is shown when it is whole. If the node cuts its log because it heals, a line on standard error says where.
+
+Examples:
+  helio log dump d1 --kind ready,acked --since 2026-11-22T18:00:00Z
+  helio log dump d1 --image s4.1
+  helio log dump d1 --client gallery --follow --json")]
+pub struct DumpArguments {
+    /// A segment, the folder with the segments, or a data directory. Of a running node the last entry may look damaged, as it
+    /// is just being written.
+    #[arg(value_name = "FILE-or-DIR")]
+    pub path: PathBuf,
+    /// What to show.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+    /// Go on with what a running node writes, until interrupted or until nobody reads the output.
+    #[arg(long)]
+    pub follow: bool,
     /// Print JSON, one object an entry.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which entries of a log are shown.
+#[derive(Args, Debug)]
+pub struct FilterArguments {
+    /// Only these indexes: 7, 7..12 (both included), 7.. or ..12
+    #[arg(long, value_name = "FROM..TO")]
+    pub index: Option<IndexRange>,
+    /// Only entries of this term.
+    #[arg(long, value_name = "T")]
+    pub term: Option<u64>,
+    /// Only these kinds: register, open-session, ready, acked, ring-change, genesis, expire-sessions, probe, empty (the first
+    /// entry of a term), seal (the last of a segment).
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',', hide_possible_values = true)]
+    pub kind: Vec<Kind>,
+    /// Only the records that made this image ready: its id as `helio send` prints it, e.g. s4.1. `helio trace` tells its whole
+    /// life.
+    #[arg(long, value_name = "SESSION.SEQUENCE")]
+    pub image: Option<ImageId>,
+    /// Only records of this client, as sender or receiver. Records hold ids; their names are taken from the entries `register`
+    /// and `session` of the same log. If these are not in it, a line on standard error says so.
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
+    /// Only records from this moment on, by the clock of the leader that wrote them: 2026-11-22T18:00:00Z, or seconds or
+    /// milliseconds since 1970. Entries without record (empty, seal) have no time.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub since: Option<u64>,
+    /// Only records up to this moment, itself included.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub until: Option<u64>,
+}
+
+/// `helio trace`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+For each event a line: the leader's clock, index and term of its record, and the nodes among the given ones that have it.
+  session   who began to send
+  ready     the image is accepted: for whom, as which place of their inboxes, who has its bytes
+  acked     a receiver has it; the record may acknowledge later images as well
+  freed     every receiver of a ready record has it: its holders may free the bytes
+  refused   a ready record that came to nothing, e.g. other bytes under a known id
+When it was delivered is not recorded on disk, and neither are the images that are on their way to being accepted. A record \
+that may not be committed yet is marked with \"?\".
+
+Then for each directory: which entries it has and lacks, and the chunks of the image that its slot tables name now. A slot \
+may stay for a while after its bytes were freed. The chunks themselves are not read.
+
+Places in inboxes are counted from entry 1 on. Where none of the logs begins there, or all of them lack an entry, the places \
+behind it are not known, and one line says so. Data directories of running nodes, of stopped ones and copies may be mixed; \
+nothing is written.
+
+Exit code 0 if a record or a chunk of the image was found anywhere, 15 if not.
+
+Examples:
+  helio trace s4.1 --data d1 d2 d3
+  helio trace s4.1 --data /srv/heliograph --json")]
+pub struct TraceArguments {
+    /// The image: its id as `helio send` and `helio inbox` print it, e.g. s4.1.
+    #[arg(value_name = "IMAGE_ID")]
+    pub image: ImageId,
+    /// Data directories of nodes of one cluster. The more, the more is known.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    pub data: Vec<PathBuf>,
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }

@@ -35,6 +35,8 @@ pub enum Cause {
     Rot = 13,
     /// `log verify`: the node would refuse to start.
     Refuses = 14,
+    /// `trace`: no directory knows the image.
+    Untraced = 15,
 }
 
 /// For `helio --help`.
@@ -55,7 +57,9 @@ Exit codes:
   11  the last round was never finished: the node drops it
   12  entries are missing that may have been acknowledged: the node heals
   13  entries that were durable are missing or damaged: the node heals
-  14  the node would refuse to start";
+  14  the node would refuse to start
+`trace`:
+  15  the image is in none of the data directories";
 
 /// A command that failed: one line for people, with the remedy, and the cause for scripts.
 #[derive(Debug)]
@@ -109,6 +113,11 @@ mod tests {
             Cause::Fatal,
             Cause::NoRoom,
             Cause::File,
+            Cause::Torn,
+            Cause::Uncertain,
+            Cause::Rot,
+            Cause::Refuses,
+            Cause::Untraced,
         ] {
             let start = format!("  {:>2}  ", cause as u8);
             assert!(EXIT_CODES.lines().any(|line| line.starts_with(&start)), "{cause:?} has no line");

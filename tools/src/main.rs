@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod connect;
 mod exit;
+mod moment;
 mod table;
 
 use std::io::IsTerminal;
@@ -51,6 +52,7 @@ fn run(command: Command, log: Option<&str>) -> Result<(), Failure> {
         Command::Inbox(arguments) => command::inbox::run(&arguments),
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Log(which) => command::log::run(&which),
+        Command::Trace(arguments) => command::trace::run(&arguments),
         Command::Doctor(arguments) => command::doctor::run(&arguments),
         Command::Demo(arguments) => command::demo::run(&arguments, log),
     }

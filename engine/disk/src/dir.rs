@@ -226,7 +226,7 @@ impl DataDirView {
     /// A segment.
     #[must_use]
     pub fn segment_path(&self, segment: SegmentId) -> PathBuf {
-        self.log_dir().join(format!("{:016}.seg", segment.0))
+        segment_path_in(&self.log_dir(), segment)
     }
 
     /// The identifiers of flush rounds.
@@ -288,7 +288,7 @@ impl DataDirView {
 
     /// The segments that exist, ascending. Blocking.
     pub fn segments(&self) -> io::Result<Vec<SegmentId>> {
-        Ok(numbered(&self.log_dir(), "seg")?.into_iter().map(SegmentId).collect())
+        Ok(segments_in(&self.log_dir())?.into_iter().map(|(segment, _)| segment).collect())
     }
 
     /// The chunk files of a core that exist, ascending. Blocking.
@@ -305,6 +305,16 @@ impl DataDirView {
         }
         Ok(())
     }
+}
+
+/// The segments in `folder`, ascending, with their paths: for inspectors of a log that lies by itself. Blocking.
+pub fn segments_in(folder: &Path) -> io::Result<Vec<(SegmentId, PathBuf)>> {
+    let segments = numbered(folder, "seg")?.into_iter().map(SegmentId);
+    Ok(segments.map(|segment| (segment, segment_path_in(folder, segment))).collect())
+}
+
+fn segment_path_in(folder: &Path, segment: SegmentId) -> PathBuf {
+    folder.join(format!("{:016}.seg", segment.0))
 }
 
 /// The marker file: one `key value` a line.

@@ -24,6 +24,7 @@ pub mod log_device;
 mod log_direct;
 pub mod log_files;
 mod log_mmap;
+pub mod log_tail;
 pub mod machine;
 mod new_file;
 #[cfg(test)]

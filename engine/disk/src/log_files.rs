@@ -94,13 +94,14 @@ impl SegmentMap {
     fn map(file: &File) -> io::Result<SegmentMap> {
         // SAFETY: nobody shortens a segment: it is published at its full length and only ever overwritten in place, by
         // the process that holds the lock of the data directory. Bytes that are written while somebody reads them lie
-        // above everything that was flushed, and logic asks only for what was flushed.
+        // above everything that was flushed, and logic asks only for what was flushed. One that is used again is written
+        // over only when its process has let go of its map; an inspector may see that, and takes nothing on trust.
         let map = unsafe { MmapOptions::new().map(file)? };
         Ok(SegmentMap { map })
     }
 
     /// Brings the pages of a range into memory. `Err` where a plain access would end the process with SIGBUS.
-    pub(crate) fn touch(&self, offset: usize, length: usize) -> io::Result<()> {
+    pub fn touch(&self, offset: usize, length: usize) -> io::Result<()> {
         match self.map.advise_range(Advice::PopulateRead, offset, length) {
             // Linux before 5.14 does not know the advice; then the access itself brings the pages.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),

@@ -11,6 +11,7 @@ mod errors;
 mod fulldisk;
 mod garbage;
 mod healing;
+mod inspector;
 mod majority;
 mod pauses;
 mod retries;

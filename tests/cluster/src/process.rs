@@ -51,6 +51,11 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
+    /// SIGINT: as Ctrl-C in a terminal.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
     /// SIGSTOP: takes the CPU from it until `resume`.
     pub fn pause(&self) -> io::Result<()> {
         self.signal(Signal::STOP)

@@ -8,6 +8,7 @@ pub mod node;
 pub mod register;
 pub mod send;
 pub mod status;
+pub mod trace;
 pub mod verify;
 
 use proto::ids::{Holder, NodeId};
