@@ -1,5 +1,6 @@
 //! `bench`: physical limits of this machine, and how near the cluster comes to them.
 
+mod backlog;
 mod commit;
 mod disk;
 mod load;
@@ -17,7 +18,9 @@ Examples:
   bench disk                         what disk, loopback and CPU can do, and both flush methods of the log
   bench commit                       commit latency of a cluster of three, started for it on loopback
   bench commit --nodes HOST:PORT,... of a running cluster
-  bench commit --via any --size 1024 --in-flight 64 --seconds 10";
+  bench commit --via any --size 1024 --in-flight 64 --seconds 10
+  bench backlog --images 1000000     what undelivered images cost: snapshots, a node that was away, starts
+  bench backlog --images 2000000 --receive   what is left on disk when everything was received";
 
 /// Measures Heliograph beside the limits of the machine it runs on.
 #[derive(Parser, Debug)]
@@ -33,6 +36,8 @@ enum Command {
     Disk(DiskArguments),
     /// Commit latency of small records: a request that is logged, replicated, committed, applied and answered
     Commit(CommitArguments),
+    /// What a large backlog costs: snapshots beside commits, a node that was away, starts; or a turnover of small images
+    Backlog(BacklogArguments),
     /// A node of the cluster that `commit` starts
     #[command(hide = true)]
     Node(NodeArguments),
@@ -70,6 +75,35 @@ pub enum Flush {
     Mmap,
     /// O_DIRECT and O_DSYNC.
     Direct,
+}
+
+/// `bench backlog`. Starts three nodes on loopback.
+#[derive(Args, Debug)]
+pub struct BacklogArguments {
+    /// Images to send.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    images: u64,
+    /// Bytes of an image.
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    size: usize,
+    /// Receivers, in turn.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    receivers: usize,
+    /// Senders at the same time.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    senders: u64,
+    /// Length of the measurement of commits.
+    #[arg(long, default_value_t = 20.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Receive everything, and measure what is left, instead.
+    #[arg(long)]
+    receive: bool,
+    /// Cores of each node.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    cores: u16,
+    /// Where the nodes have their data; removed again.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
 }
 
 /// `bench commit`.
@@ -118,6 +152,7 @@ pub struct NodeArguments {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Disk(arguments) => disk::run(&arguments),
+        Command::Backlog(arguments) => backlog::run(&arguments),
         Command::Commit(arguments) => commit::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
     };

@@ -338,6 +338,12 @@ pub struct NodeStatus {
     pub cores: Vec<CoreStatus>,
     /// Whether its log lost entries and does not have them again: it follows, and does not vote.
     pub healing: bool,
+    /// The last record whose effect its newest snapshot has; 0 if there is none.
+    pub snapshot_index: LogIndex,
+    /// Bytes of all its snapshots.
+    pub snapshot_bytes: u64,
+    /// Whether one is being made, or taken from another node.
+    pub snapshot_under_way: bool,
 }
 
 /// What one core of a node knows.

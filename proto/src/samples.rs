@@ -276,6 +276,9 @@ pub fn node_status() -> NodeStatus {
         log_bytes: 13,
         cores: vec![core(0), core(1)],
         healing: true,
+        snapshot_index: LogIndex(14),
+        snapshot_bytes: 15,
+        snapshot_under_way: true,
     }
 }
 

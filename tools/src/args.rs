@@ -49,6 +49,9 @@ pub enum Command {
     /// Look into the log files of a node, also while it writes them
     #[command(subcommand)]
     Log(LogCommand),
+    /// Look into the snapshots of a node
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Tell an image's life from the data directories of nodes, running or not
     Trace(TraceArguments),
     /// Check whether this machine can run a node, and say the remedy if not
@@ -250,6 +253,24 @@ pub struct StatusArguments {
     /// Where.
     #[command(flatten)]
     pub nodes: Nodes,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `helio snapshot`.
+#[derive(Subcommand, Debug)]
+pub enum SnapshotCommand {
+    /// Index, term, clients, sessions and undelivered images, and whether it is whole
+    Inspect(SnapshotArguments),
+}
+
+/// `helio snapshot inspect`.
+#[derive(Args, Debug)]
+pub struct SnapshotArguments {
+    /// A snapshot, or a data directory for all of its snapshots; of a running node, too. Nothing is written.
+    #[arg(value_name = "FILE-or-DIR")]
+    pub path: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

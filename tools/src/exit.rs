@@ -31,7 +31,7 @@ pub enum Cause {
     Torn = 11,
     /// `log verify`: entries are missing that may have been acknowledged.
     Uncertain = 12,
-    /// `log verify`: entries that were durable are missing or damaged.
+    /// `log verify`: entries that were durable are missing or damaged; `snapshot inspect`: a snapshot is.
     Rot = 13,
     /// `log verify`: the node would refuse to start.
     Refuses = 14,
@@ -56,7 +56,7 @@ Exit codes:
 `log verify`, by the worst that it found:
   11  the last round was never finished: the node drops it
   12  entries are missing that may have been acknowledged: the node heals
-  13  entries that were durable are missing or damaged: the node heals
+  13  entries that were durable are missing or damaged: the node heals; `snapshot inspect`: a snapshot is damaged
   14  the node would refuse to start
 `trace`:
   15  the image is in none of the data directories";

@@ -52,6 +52,7 @@ fn run(command: Command, log: Option<&str>) -> Result<(), Failure> {
         Command::Inbox(arguments) => command::inbox::run(&arguments),
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Log(which) => command::log::run(&which),
+        Command::Snapshot(which) => command::snapshot::run(&which),
         Command::Trace(arguments) => command::trace::run(&arguments),
         Command::Doctor(arguments) => command::doctor::run(&arguments),
         Command::Demo(arguments) => command::demo::run(&arguments, log),

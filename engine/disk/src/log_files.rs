@@ -47,6 +47,13 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LogOpe
 fn remove_unusable_spare(dir: &DataDirView) -> io::Result<()> {
     let Some(last) = dir.segments()?.into_iter().max() else { return Ok(()) };
     let path = dir.segment_path(last);
+    // Nearly always the header tells that it can be used.
+    let (mut header, file) = (Vec::new(), File::open(&path)?);
+    let length = file.metadata()?.len();
+    io::Read::read_to_end(&mut io::Read::take(file, SECTOR_BYTES as u64), &mut header)?;
+    if Reader::new(&header).is_ok_and(|reader| length >= u64::from(reader.header().segment_bytes)) {
+        return Ok(());
+    }
     let bytes = fs::read(&path)?;
     let is_unused = bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
     let is_unusable = match Reader::new(&bytes) {

@@ -24,7 +24,7 @@ use crate::consensus::{self, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
 use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
-use crate::limits::{DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
+use crate::limits::{CLAIMS_MAX, DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
 use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
 use crate::outlook::Outlook;
@@ -389,11 +389,18 @@ impl Group {
             return;
         };
         out.push(Effect::ClusterKnown { cluster: membership.cluster, incarnation: membership.incarnation });
+        let mut found: BTreeMap<CoreId, Vec<_>> = BTreeMap::new();
         for (index, image, fingerprint, holders) in running.state.live_records() {
             for core in cores_here(holders, self.config.address.node, membership.incarnation) {
-                let note = CoreNote::Claim { image, index, fingerprint, receivers: Vec::new() };
-                out.push(Effect::Tell { core, note });
+                let claims = found.entry(core).or_default();
+                claims.push((image, fingerprint, index));
+                if claims.len() >= CLAIMS_MAX {
+                    out.push(Effect::Tell { core, note: CoreNote::Claims { claims: std::mem::take(claims) } });
+                }
             }
+        }
+        for (core, claims) in found {
+            out.push(Effect::Tell { core, note: CoreNote::Claims { claims } });
         }
         for core in 0..self.config.cores {
             out.push(Effect::Tell { core: CoreId(core), note: CoreNote::ClaimsComplete });
@@ -467,6 +474,7 @@ impl Group {
         if let (Phase::Running(running), IdentityState::Member(membership)) = (&self.phase, &self.identity.state) {
             let (standing, log) = (running.manager.state(), running.manager.log_stats());
             let (clients, sessions, undelivered) = running.state.counts();
+            let (snapshot_bytes, is_making) = running.snapshots.standing();
             status = NodeStatus {
                 incarnation: membership.incarnation,
                 cluster: membership.cluster,
@@ -488,6 +496,9 @@ impl Group {
                 log_segments: log.segments,
                 log_bytes: log.entry_bytes,
                 healing: standing.healing,
+                snapshot_index: running.snapshots.newest().map_or(LogIndex(0), |kept| kept.mark.index),
+                snapshot_bytes,
+                snapshot_under_way: is_making || running.incoming.is_some(),
                 ..status
             };
         }

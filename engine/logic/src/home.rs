@@ -15,11 +15,11 @@
 //! one slow holder does not hide behind another.
 
 mod claim;
+mod objects;
 mod refusal;
 mod rot;
 mod upload;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{LeaderAnswer, PeerMessage, Upload};
 
 use self::claim::sum_of;
+use self::objects::Objects;
 use self::refusal::{refuse, upload_of};
 use self::upload::{Chunk, NoticeState, Other, Source, Uploading, feed, names_sum, report, report_to};
 use crate::context::Context;
@@ -43,7 +44,7 @@ use crate::store::slot::{Slot, blocks_for};
 /// The images of one core's store.
 pub(crate) struct Home {
     pub chunks: Chunks,
-    objects: BTreeMap<ImageId, Object>,
+    objects: Objects,
     uploads: usize,   // objects with an upload
     image_bytes: u64, // payload of the chunks of all objects
     next_life: u64,
@@ -60,7 +61,7 @@ struct Object {
     before: Vec<Slot>, // found at start, of no claim, kept until the same bytes are whole again or a record claims them
     claims: Vec<LogIndex>, // records that name this core as holder
     is_found: bool,    // bytes of a former life of this process: homes may rely on them of which this one does not know
-    upload: Option<Uploading>,
+    upload: Option<Box<Uploading>>,
     touched_us: u64,
 }
 
@@ -75,17 +76,17 @@ pub(crate) struct Progress {
 /// The uploads only: the rest is many.
 impl fmt::Debug for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let uploads = self.objects.iter().filter_map(|(image, object)| Some((image, object.upload.as_ref()?)));
+        let uploads = self.objects.open().filter_map(|(image, object)| Some((image, object.upload.as_ref()?)));
         f.debug_map().entries(uploads).finish()
     }
 }
 
 impl Home {
     /// Takes over what was found on disk; claims follow.
-    pub fn new(chunks: Chunks, found: Vec<Slot>, upload_idle_us: u64, now_us: u64) -> Home {
+    pub fn new(chunks: Chunks, mut found: Vec<Slot>, upload_idle_us: u64, now_us: u64) -> Home {
         let mut home = Home {
             chunks,
-            objects: BTreeMap::new(),
+            objects: Objects::default(),
             uploads: 0,
             image_bytes: 0,
             next_life: 1,
@@ -93,31 +94,22 @@ impl Home {
             claims_complete: false,
             alone_us: now_us,
         };
-        let mut by_image: BTreeMap<ImageId, BTreeMap<u32, Slot>> = BTreeMap::new();
-        for slot in found {
-            let older = match by_image.entry(slot.image).or_default().entry(slot.chunk) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(slot);
-                    continue;
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) if entry.get().birth < slot.birth => {
-                    entry.insert(slot)
-                }
-                std::collections::btree_map::Entry::Occupied(_) => slot,
-            };
-            home.chunks.free(older.extent);
-        }
-        for (image, slots) in by_image {
+        // Of several slots of one chunk the youngest counts, and comes last.
+        found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
+        for slots in found.chunk_by(|one, next| one.image == next.image) {
             let mut object = Object { is_found: true, ..home.new_object(now_us) };
-            for (number, slot) in slots {
-                if number as usize == object.chunks.len() {
+            for (at, slot) in slots.iter().enumerate() {
+                if slots.get(at + 1).is_some_and(|next| next.chunk == slot.chunk) {
+                    home.chunks.free(slot.extent);
+                } else if slot.chunk as usize == object.chunks.len() {
                     home.image_bytes += u64::from(slot.length);
-                    object.chunks.push(Chunk::Durable(slot));
+                    object.chunks.push(Chunk::Durable(*slot));
                 } else {
-                    object.before.push(slot);
+                    object.before.push(*slot);
                 }
             }
-            home.objects.insert(image, object);
+            object.shrink();
+            home.objects.insert(slots[0].image, object);
         }
         home
     }
@@ -370,7 +362,7 @@ impl Home {
 
     /// Images found at start that no record claimed since, at most `UNCLAIMED_MAX`.
     pub fn unclaimed(&self) -> Vec<ImageId> {
-        let unclaimed = self.objects.iter().filter(|(_, object)| object.claims.is_empty() && object.upload.is_none());
+        let unclaimed = self.objects.open().filter(|(_, object)| object.claims.is_empty() && object.upload.is_none());
         unclaimed.map(|(&image, _)| image).take(UNCLAIMED_MAX).collect()
     }
 
@@ -415,12 +407,13 @@ impl Home {
 
     /// Uploads, complete images, image bytes.
     pub fn counts(&self) -> (u64, u64, u64) {
-        let images = self.objects.values().filter(|object| !object.claims.is_empty()).count();
+        let images = self.objects.claimed();
         (self.uploads as u64, images as u64, self.image_bytes)
     }
 
     /// Repeats what was lost, replaces what is silent, drops what nobody continues.
     pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+        self.objects.rest_all();
         let hopeless = self.chunks.take_hopeless(cx);
         self.refuse_for_space(cx, hopeless);
         let now_us = cx.now.mono_us;
@@ -456,7 +449,7 @@ impl Home {
         let alone_us = self.alone_us;
         let idle: Vec<ImageId> = self
             .objects
-            .iter()
+            .open()
             .filter(|(_, object)| {
                 let idle_us = if object.is_found { idle_us.max(FOUND_IDLE_US) } else { idle_us };
                 object.claims.is_empty() && now_us >= object.touched_us.max(alone_us) + idle_us
@@ -543,7 +536,7 @@ impl Home {
             }
         }
         self.chunks.space.promise(blocks);
-        object.upload = Some(Uploading {
+        object.upload = Some(Box::new(Uploading {
             spec: spec.clone(),
             own: if is_home { spec.receivers.clone() } else { Vec::new() },
             unready: spec.receivers.clone(),
@@ -560,7 +553,7 @@ impl Home {
             is_told: false,
             is_orphan: false,
             complete_us: has_all.then_some(cx.now.mono_us),
-        });
+        }));
         self.uploads += 1;
         Ok(())
     }
@@ -646,7 +639,7 @@ impl Home {
 
     fn for_uploads(&mut self, cx: &mut Context<'_>, mut change: impl FnMut(&mut Context<'_>, &mut Uploading)) {
         let images: Vec<ImageId> =
-            self.objects.iter().filter(|(_, object)| object.upload.is_some()).map(|(&image, _)| image).collect();
+            self.objects.open().filter(|(_, object)| object.upload.is_some()).map(|(&image, _)| image).collect();
         for image in images {
             let object = self.objects.get_mut(&image).expect("listed above");
             if let Some(upload) = object.upload.as_mut() {

@@ -450,8 +450,13 @@ pub enum CoreNote {
         index: LogIndex,
         /// Which bytes it speaks of.
         fingerprint: Fingerprint,
-        /// For whom the record made the image ready; none are named for records found at start.
+        /// For whom the record made the image ready; none are named for records that came with a snapshot.
         receivers: Vec<Arc<str>>,
+    },
+    /// From core 0, after start: as many `Claim`s, of records found, in the order of their indexes.
+    Claims {
+        /// Which image, which bytes, which record.
+        claims: Vec<(ImageId, Fingerprint, LogIndex)>,
     },
     /// From core 0: all receivers of that record acknowledged.
     Free {

@@ -88,6 +88,8 @@ pub const SNAPSHOT_ASK_US: u64 = 500_000;
 pub const SNAPSHOT_ASKS_MAX: u32 = 20;
 /// Between two reports of a core.
 pub const REPORT_US: u64 = 500_000;
+/// Claims of records found at start that a core is told at once: what it does with them takes less than a millisecond.
+pub const CLAIMS_MAX: usize = 1024;
 /// Images found at start and claimed by no record that are asked after at once.
 pub const UNCLAIMED_MAX: usize = 4096;
 /// Between two clearings of the slots of freed extents while a store is busy: by then most were written anew. An idle

@@ -456,6 +456,11 @@ impl Stages {
             CoreNote::Claim { image, index, fingerprint, receivers } => {
                 self.home.on_claim(cx, (image, fingerprint), index, &receivers);
             }
+            CoreNote::Claims { claims } => {
+                for (image, fingerprint, index) in claims {
+                    self.home.on_claim(cx, (image, fingerprint), index, &[]);
+                }
+            }
             CoreNote::Free { image, index } => self.home.on_free(cx, image, index),
             CoreNote::ClaimsComplete => {
                 let images = self.home.on_claims_complete();

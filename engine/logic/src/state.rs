@@ -4,13 +4,14 @@
 //! leader's admission only saves work. Nothing here depends on the node it runs on, on time or on chance; log time is
 //! carried by the records.
 //!
-//! Memory. An undelivered image costs one `ReadyState` and 8 bytes in each receiver's inbox; a finished one only its
-//! place in the sender's window (`SESSION_WINDOW`) until the sender's low-water mark passes it.
+//! Memory. An undelivered image costs one `ReadyState`, its file name, and 8 bytes in each receiver's inbox; lists of holders are
+//! shared. A finished one costs only its place in the sender's window (`SESSION_WINDOW`) until the sender's low-water mark
+//! passes it. A client costs its name and an `Inbox`.
 
 mod frozen;
 mod rebuild;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proto::error::Refusal;
@@ -87,6 +88,28 @@ impl Receivers {
     }
 }
 
+/// The lists of holders that undelivered images have: there are few, each of them once.
+#[derive(Clone, Debug, Default)]
+struct HolderSets {
+    known: BTreeSet<Arc<[Holder]>>,
+    bound: usize, // of `known`, until those that nobody has any more are looked for
+}
+
+impl HolderSets {
+    fn intern(&mut self, holders: &[Holder]) -> Arc<[Holder]> {
+        if let Some(known) = self.known.get(holders) {
+            return known.clone();
+        }
+        if self.known.len() >= self.bound {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.bound = 1024.max(2 * self.known.len());
+        }
+        let holders: Arc<[Holder]> = holders.into();
+        self.known.insert(holders.clone());
+        holders
+    }
+}
+
 /// What applying a record did.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
@@ -137,6 +160,7 @@ pub struct State {
     inboxes: BTreeMap<InboxId, Inbox>,
     sessions: BTreeMap<SessionId, Session>,
     readies: BTreeMap<LogIndex, ReadyState>,
+    holder_sets: HolderSets,
     log_time_ms: u64, // never falls
     applied: LogIndex,
     frozen: Option<Box<Frozen>>, // while a snapshot is made
@@ -412,7 +436,7 @@ impl State {
             fingerprint: record.fingerprint,
             sender: session.sender.clone(),
             name: record.name.as_str().into(),
-            holders: record.holders.as_slice().into(),
+            holders: self.holder_sets.intern(&record.holders),
             receivers: Receivers::new(&outcome.fresh),
             left: outcome.fresh.len() as u32,
         };

@@ -153,6 +153,9 @@ fn put_status(encoder: &mut Encoder, status: &NodeStatus) -> WIPOffset<wire::Nod
         log_bytes: status.log_bytes,
         cores: Some(cores),
         healing: status.healing,
+        snapshot_index: status.snapshot_index.0,
+        snapshot_bytes: status.snapshot_bytes,
+        snapshot_under_way: status.snapshot_under_way,
     };
     wire::NodeStatus::create(b, &args)
 }
@@ -315,5 +318,8 @@ fn take_status(m: wire::NodeStatus<'_>) -> Result<NodeStatus, DecodeError> {
         log_bytes: m.log_bytes(),
         cores: m.cores().iter().map(CoreStatus::from).collect(),
         healing: m.healing(),
+        snapshot_index: LogIndex(m.snapshot_index()),
+        snapshot_bytes: m.snapshot_bytes(),
+        snapshot_under_way: m.snapshot_under_way(),
     })
 }

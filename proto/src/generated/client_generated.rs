@@ -3301,6 +3301,9 @@ impl<'a> NodeStatus<'a> {
   pub const VT_LOG_BYTES: ::flatbuffers::VOffsetT = 34;
   pub const VT_CORES: ::flatbuffers::VOffsetT = 36;
   pub const VT_HEALING: ::flatbuffers::VOffsetT = 38;
+  pub const VT_SNAPSHOT_INDEX: ::flatbuffers::VOffsetT = 40;
+  pub const VT_SNAPSHOT_BYTES: ::flatbuffers::VOffsetT = 42;
+  pub const VT_SNAPSHOT_UNDER_WAY: ::flatbuffers::VOffsetT = 44;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3312,6 +3315,8 @@ impl<'a> NodeStatus<'a> {
     args: &'args NodeStatusArgs<'args>
   ) -> ::flatbuffers::WIPOffset<NodeStatus<'bldr>> {
     let mut builder = NodeStatusBuilder::new(_fbb);
+    builder.add_snapshot_bytes(args.snapshot_bytes);
+    builder.add_snapshot_index(args.snapshot_index);
     builder.add_log_bytes(args.log_bytes);
     builder.add_log_segments(args.log_segments);
     builder.add_intents(args.intents);
@@ -3328,6 +3333,7 @@ impl<'a> NodeStatus<'a> {
     if let Some(x) = args.ring { builder.add_ring(x); }
     if let Some(x) = args.cluster { builder.add_cluster(x); }
     builder.add_incarnation(args.incarnation);
+    builder.add_snapshot_under_way(args.snapshot_under_way);
     builder.add_healing(args.healing);
     builder.add_role(args.role);
     builder.finish()
@@ -3460,6 +3466,27 @@ impl<'a> NodeStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(NodeStatus::VT_HEALING, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn snapshot_index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(NodeStatus::VT_SNAPSHOT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn snapshot_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(NodeStatus::VT_SNAPSHOT_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn snapshot_under_way(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(NodeStatus::VT_SNAPSHOT_UNDER_WAY, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for NodeStatus<'_> {
@@ -3486,6 +3513,9 @@ impl ::flatbuffers::Verifiable for NodeStatus<'_> {
      .visit_field::<u64>("log_bytes", Self::VT_LOG_BYTES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, CoreStatus>>>("cores", Self::VT_CORES, true)?
      .visit_field::<bool>("healing", Self::VT_HEALING, false)?
+     .visit_field::<u64>("snapshot_index", Self::VT_SNAPSHOT_INDEX, false)?
+     .visit_field::<u64>("snapshot_bytes", Self::VT_SNAPSHOT_BYTES, false)?
+     .visit_field::<bool>("snapshot_under_way", Self::VT_SNAPSHOT_UNDER_WAY, false)?
      .finish();
     Ok(())
   }
@@ -3509,6 +3539,9 @@ pub struct NodeStatusArgs<'a> {
     pub log_bytes: u64,
     pub cores: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, CoreStatus>>>,
     pub healing: bool,
+    pub snapshot_index: u64,
+    pub snapshot_bytes: u64,
+    pub snapshot_under_way: bool,
 }
 impl<'a> Default for NodeStatusArgs<'a> {
   #[inline]
@@ -3532,6 +3565,9 @@ impl<'a> Default for NodeStatusArgs<'a> {
       log_bytes: 0,
       cores: None, // required field
       healing: false,
+      snapshot_index: 0,
+      snapshot_bytes: 0,
+      snapshot_under_way: false,
     }
   }
 }
@@ -3614,6 +3650,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NodeStatusBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<bool>(NodeStatus::VT_HEALING, healing, false);
   }
   #[inline]
+  pub fn add_snapshot_index(&mut self, snapshot_index: u64) {
+    self.fbb_.push_slot::<u64>(NodeStatus::VT_SNAPSHOT_INDEX, snapshot_index, 0);
+  }
+  #[inline]
+  pub fn add_snapshot_bytes(&mut self, snapshot_bytes: u64) {
+    self.fbb_.push_slot::<u64>(NodeStatus::VT_SNAPSHOT_BYTES, snapshot_bytes, 0);
+  }
+  #[inline]
+  pub fn add_snapshot_under_way(&mut self, snapshot_under_way: bool) {
+    self.fbb_.push_slot::<bool>(NodeStatus::VT_SNAPSHOT_UNDER_WAY, snapshot_under_way, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> NodeStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     NodeStatusBuilder {
@@ -3652,6 +3700,9 @@ impl ::core::fmt::Debug for NodeStatus<'_> {
       ds.field("log_bytes", &self.log_bytes());
       ds.field("cores", &self.cores());
       ds.field("healing", &self.healing());
+      ds.field("snapshot_index", &self.snapshot_index());
+      ds.field("snapshot_bytes", &self.snapshot_bytes());
+      ds.field("snapshot_under_way", &self.snapshot_under_way());
       ds.finish()
   }
 }

@@ -97,7 +97,11 @@ fn a_start_does_without_bad_snapshots_and_without_what_a_good_one_has() {
     // The newest is bad: the one before and the log behind it are as good.
     cluster.stop(victim).unwrap();
     let snapshots = files(&cluster, victim, "snapshots", "snap");
+    let inspect = || helio("", &["snapshot", "inspect", &data, "--json"]);
+    let whole: serde_json::Value = serde_json::from_str(&inspect().ok().stdout).unwrap();
+    assert_eq!((whole[1]["clients"].as_u64(), whole[1]["undelivered"].as_u64()), (Some(1), Some(10)), "{whole:#}");
     flip(&snapshots[1], 700);
+    inspect().fails(13, "does without it");
     assert!(verify().ok().stdout.contains("damaged, and not used"), "{:?}", verify());
     cluster.start_node(victim).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();

@@ -272,6 +272,13 @@ impl World {
         }
     }
 
+    /// Rounds of several sectors that are being written.
+    pub fn long_rounds(&self) -> usize {
+        let is_its =
+            |event: &&Event| matches!(event, Event::Done { done: Done::Flush { writes, .. }, .. } if is_long(writes));
+        self.events.values().filter(is_its).count()
+    }
+
     /// The process ends, by that fault.
     pub fn crash(&mut self, id: NodeId, fault: Fault) {
         let tear = self.tear(id, fault);
@@ -310,6 +317,7 @@ impl World {
                     let gone = node.group.segments.keys().rev().copied();
                     let gone = gone.take_while(|segment| drop_from.is_some_and(|first| *segment >= first)).collect();
                     node.group.tear_removal(gone, &mut self.random);
+                    self.torn_rounds += u64::from(tear == Tear::Power && is_long(&writes));
                     if drop_from.is_none_or(|first| node.group.segments.keys().all(|segment| *segment < first)) {
                         node.group.tear(&writes, tear, &mut self.random);
                     }
@@ -525,4 +533,9 @@ impl Node {
     fn is_torn(&self) -> bool {
         self.process.is_none() && self.group.tear != Tear::Whole
     }
+}
+
+/// Whether a round has several sectors, its identifier not counted.
+fn is_long(writes: &[LogWrite]) -> bool {
+    writes.iter().map(|write| write.bytes.len().div_ceil(512)).sum::<usize>() > 2
 }

@@ -185,6 +185,8 @@ pub struct World {
     pub(crate) heard: Vec<Heard>,
     /// Nodes whose log lost entries, and that have them again.
     pub healed: u64,
+    /// Rounds of several sectors in the middle of which the power went.
+    pub torn_rounds: u64,
     /// Snapshots made or taken over.
     pub snapshots: u64,
     /// Logs that began anew behind a snapshot of another node.
@@ -218,6 +220,7 @@ impl World {
             steps: 0,
             heard: Vec::new(),
             healed: 0,
+            torn_rounds: 0,
             snapshots: 0,
             caught_up: 0,
         };

@@ -7,6 +7,7 @@ pub mod log;
 pub mod node;
 pub mod register;
 pub mod send;
+pub mod snapshot;
 pub mod status;
 pub mod trace;
 pub mod verify;

@@ -85,6 +85,11 @@ impl Snapshots {
         }
     }
 
+    /// Bytes of all that are kept, and whether one is being made.
+    pub fn standing(&self) -> (u64, bool) {
+        (self.kept.iter().map(|kept| kept.bytes).sum(), self.making.is_some())
+    }
+
     /// The newest.
     pub fn newest(&self) -> Option<Kept> {
         self.kept.last().copied()

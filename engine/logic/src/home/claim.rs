@@ -48,6 +48,7 @@ impl Home {
         } else {
             self.try_settle(cx, image);
         }
+        self.objects.rest(&image);
     }
 }
 

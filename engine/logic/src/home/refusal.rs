@@ -40,7 +40,7 @@ impl Home {
     pub fn on_cancel(&mut self, cx: &mut Context<'_>, (image, checksum): (ImageId, u64)) {
         let Some(object) = self.objects.get(&image) else { return };
         let is_undecided = |upload: &Uploading| upload.complete_us.is_none() && upload.is_of(checksum);
-        let undecided = object.upload.as_ref().is_some_and(is_undecided);
+        let undecided = object.upload.as_deref().is_some_and(is_undecided);
         if object.claims.is_empty() && object.before.is_empty() && undecided {
             self.cancel_others(cx, image);
             self.drop_object(cx, image);

@@ -8,7 +8,7 @@ use proto::ids::{Address, ImageId};
 use proto::limits::CHUNK_BYTES_MAX;
 
 use super::Home;
-use super::upload::{Chunk, report};
+use super::upload::{Chunk, NoticeState, report};
 use crate::context::Context;
 use crate::io::{Body, BodyRef};
 use crate::store::slot::blocks_for;
@@ -43,8 +43,11 @@ impl Home {
     fn forget_from(&mut self, cx: &mut Context<'_>, image: ImageId, offset: u64) {
         let Some(object) = self.objects.get_mut(&image) else { return };
         let Some(upload) = object.upload.as_mut() else { return };
-        // Whatever the leader answered: it gathers holders, and a later record may name this one.
-        if !object.claims.is_empty() || upload.is_told || upload.durable_end <= offset {
+        // The leader that was told gathers holders, and a later record may name this one. That copy is rotten then; but as
+        // long as the leader refuses, and the sender is there, it can become whole again.
+        let is_refused = matches!(upload.notice, NoticeState::Again { .. });
+        let may_become_whole = is_refused && upload.sources.iter().any(|source| source.is_ingest);
+        if !object.claims.is_empty() || (upload.is_told && !may_become_whole) || upload.durable_end <= offset {
             return;
         }
         tracing::warn!(%image, offset, "a chunk of an upload cannot be read back: its sender is asked to send it again");

@@ -65,7 +65,7 @@ pub struct AppendMark(pub u64);
 pub struct LogStats {
     /// Segments, the prepared one included.
     pub segments: u64,
-    /// Bytes of entries in the segments, framing and replaced entries included.
+    /// Bytes of entries in the segments, framing and replaced entries included; about, once the beginning was recycled.
     pub entry_bytes: u64,
     /// First entry that is still there.
     pub first: LogIndex,
@@ -386,6 +386,7 @@ impl Log {
         let first = self.runs.first_segment().unwrap_or(self.end.segment);
         let before = self.segments.len();
         self.segments.retain(|header| header.segment >= first);
+        self.entry_bytes = self.bytes_behind(index);
         (self.segments.len() < before).then_some(first)
     }
 

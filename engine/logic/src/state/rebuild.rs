@@ -147,7 +147,7 @@ impl Rebuild {
             fingerprint: item.fingerprint,
             sender: self.known_sender(item.image.session, item.sender),
             name: item.name,
-            holders: item.holders.into(),
+            holders: self.state.holder_sets.intern(&item.holders),
             receivers: Receivers::new(&item.receivers),
             left,
         };

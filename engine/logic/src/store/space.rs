@@ -68,13 +68,12 @@ impl Space {
             for slot in slots {
                 space.next_birth = space.next_birth.max(slot.birth + 1);
                 if space.take_exactly(slot.extent) {
-                    space.note_written(slot);
+                    let live = &mut space.files.get_mut(&file).expect("added above").live;
+                    live.insert(slot.extent.block, slot);
                     used.push(slot);
                 }
             }
         }
-        space.dirty.clear();
-        space.stale.clear();
         (space, used)
     }
 
