@@ -22,12 +22,13 @@ use crate::new_file::blocking;
 /// The snapshots as found at start, mapped.
 #[derive(Debug)]
 pub struct SnapshotMaps {
-    maps: Vec<(LogIndex, SegmentMap)>,
+    // None: it cannot be read.
+    maps: Vec<(LogIndex, Option<SegmentMap>)>,
 }
 
 impl SnapshotMaps {
-    /// Maps every snapshot, after removing what was never finished. One that cannot be read is left out: there are others,
-    /// and other nodes. Blocking.
+    /// Maps every snapshot, after removing what was never finished. One that cannot be read is as good as empty: there are
+    /// others, and other nodes. Blocking.
     pub fn open(dir: &DataDir) -> io::Result<SnapshotMaps> {
         let path = dir.view().snapshots_dir();
         remove_unfinished(&path)?;
@@ -41,10 +42,10 @@ impl SnapshotMaps {
         for index in dir.snapshots()? {
             let path = dir.snapshot_path(index);
             let map = SegmentMap::open(&path).and_then(|map| map.touch(0, map.len()).map(|()| map));
-            match map {
-                Ok(map) => maps.push((index, map)),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read"),
+            if let Err(error) = &map {
+                tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read");
             }
+            maps.push((index, map.ok()));
         }
         Ok(SnapshotMaps { maps })
     }
@@ -52,7 +53,7 @@ impl SnapshotMaps {
     /// Their indexes and bytes, ascending.
     #[must_use]
     pub fn contents(&self) -> Vec<(LogIndex, &[u8])> {
-        self.maps.iter().map(|(index, map)| (*index, &**map)).collect()
+        self.maps.iter().map(|(index, map)| (*index, map.as_deref().unwrap_or_default())).collect()
     }
 }
 

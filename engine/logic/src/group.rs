@@ -97,9 +97,10 @@ impl Group {
             );
             return Err(StartError { text });
         }
-        // The ring of identifiers is made before a process writes its identity, and never removed.
-        if start.identity.is_some() && start.rounds.is_empty() && !mutant.is(Mutant::EmptiedVotes) {
-            let text = "the data directory has an identity but no log/rounds: is the log's filesystem mounted? Restore the \
+        // The ring of identifiers is made before a process writes its identity. Alone it is no loss: then the log heals.
+        let is_emptied = start.rounds.is_empty() && start.segments.is_empty();
+        if start.identity.is_some() && is_emptied && !mutant.is(Mutant::EmptiedVotes) {
+            let text = "the data directory has an identity but nothing in log: is the log's filesystem mounted? Restore the \
                 directory as it was; this version cannot take the node in again otherwise: with an empty log it could undo what it acknowledged";
             return Err(StartError { text: text.to_owned() });
         }
@@ -429,7 +430,9 @@ impl Group {
         let contact = standing.role == consensus::RoleKind::Leader
             || (standing.leader.is_some() && cx.now.mono_us < heard_us + DOWN_US);
         let is_same_ring = self.view.ring.epoch() == running.state.ring().epoch();
-        if is_same_ring && (self.view.leader, self.view.contact) == (leader, contact) {
+        let log_growth_bytes = running.log_growth_bytes(&self.config);
+        let seen = (self.view.leader, self.view.contact, self.view.log_growth_bytes);
+        if is_same_ring && seen == (leader, contact, log_growth_bytes) {
             return;
         }
         self.view = Arc::new(View {
@@ -440,6 +443,7 @@ impl Group {
             image_bytes_max: running.state.image_bytes_max(),
             leader,
             contact,
+            log_growth_bytes,
         });
         if !is_same_ring {
             for member in self.view.ring.members().iter().filter(|member| member.node != cx.me.node) {

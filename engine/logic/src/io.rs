@@ -554,6 +554,8 @@ pub struct View {
     pub leader: NodeId,
     /// Whether a leader was heard within the down time. Without, no receiver session and no upload as home.
     pub contact: bool,
+    /// Bytes that log and snapshots of this node may come to take beside what they have; about.
+    pub log_growth_bytes: u64,
 }
 
 /// An image in an inbox, as the home needs it.

@@ -443,6 +443,7 @@ impl Stages {
     }
 
     fn on_view(&mut self, cx: &mut Context<'_>, older: &View) {
+        self.home.chunks.space.on_log_growth(cx.view.log_growth_bytes);
         if cx.view.leader != older.leader && cx.view.leader != NodeId(0) {
             cx.requests.on_leader(cx.me, cx.now, cx.out);
         }

@@ -82,6 +82,13 @@ fn a_node_that_was_away_for_too_long_goes_on_behind_a_snapshot_and_is_needed_for
     cluster.check_alive().unwrap();
 }
 
+fn healed(cluster: &mut Cluster, number: u64) -> Result<(), Problem> {
+    match cluster.status(number)? {
+        status if status.healing => Err(Problem(format!("{status:?}"))),
+        _ => Ok(()),
+    }
+}
+
 #[test]
 fn a_start_does_without_bad_snapshots_and_without_what_a_good_one_has() {
     let mut cluster = cluster();
@@ -112,6 +119,16 @@ fn a_start_does_without_bad_snapshots_and_without_what_a_good_one_has() {
     assert!(verify().ok().stdout.contains("a snapshot has it"), "{:?}", verify());
     cluster.start_node(victim).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();
+    // Nothing says which rounds there were: all of it is doubtful.
+    cluster.stop(victim).unwrap();
+    fs::remove_file(cluster.data_path(victim).join("log/rounds")).unwrap();
+    assert!(matches!(verify().code, 12 | 13), "{:?}", verify());
+    cluster.start_node(victim).unwrap();
+    cluster.wait_for("the log to be whole again", PATIENCE, |cluster| healed(cluster, victim)).unwrap();
+    // Bad snapshots are removed when there are good ones.
+    fill_log(&cluster, 2 << 20);
+    let good: Vec<PathBuf> = files(&cluster, victim, "snapshots", "snap");
+    assert!(good.len() <= 2 && !good.contains(&snapshots[1]), "{good:?}");
     // Nothing is left at all: the others have everything.
     cluster.stop(victim).unwrap();
     for file in [files(&cluster, victim, "snapshots", "snap"), files(&cluster, victim, "log", "seg")].concat() {
@@ -120,11 +137,7 @@ fn a_start_does_without_bad_snapshots_and_without_what_a_good_one_has() {
     assert_eq!(verify().code, 13, "{:?}", verify());
     cluster.start_node(victim).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();
-    let healed = |cluster: &mut Cluster| match cluster.status(victim)? {
-        status if status.healing => Err(Problem(format!("{status:?}"))),
-        _ => Ok(()),
-    };
-    cluster.wait_for("the log to be whole again", PATIENCE, healed).unwrap();
+    cluster.wait_for("the log to be whole again", PATIENCE, |cluster| healed(cluster, victim)).unwrap();
     receive_and_check(&cluster, &ledger, "gallery");
     cluster.check_alive().unwrap();
 }

@@ -61,7 +61,7 @@ fn a_member_without_its_log_refuses_to_start() {
     run.settle();
     let node = run.world.nodes()[1];
     run.world.empty(node, false);
-    assert!(run.world.refusal_of(node).is_some_and(|text| text.contains("no log/rounds")));
+    assert!(run.world.refusal_of(node).is_some_and(|text| text.contains("nothing in log")));
 }
 
 /// Runs a seed with these faults only.

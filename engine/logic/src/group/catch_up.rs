@@ -14,9 +14,22 @@ use crate::identity::Identity;
 use crate::io::{CoreNote, DiskError, Effect, Ticket};
 use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
+use crate::shard::ShardConfig;
 use crate::state::State;
 
+/// So exactly is it told how much log and snapshots may grow.
+const GROWTH_STEP_BYTES: u64 = 16 << 20;
+
 impl Running {
+    /// Bytes that log and snapshots may come to take beside what they have: the log as long as the larger of its bound and the
+    /// newest snapshot, with the segment that is prepared and the spare one.
+    pub(super) fn log_growth_bytes(&self, config: &ShardConfig) -> u64 {
+        let (segment, snapshots) = (u64::from(config.segment_bytes), self.snapshots.bytes_bound());
+        let bound = 6 * segment + snapshots + snapshots;
+        let taken = self.manager.log_stats().segments * segment + self.snapshots.standing().0;
+        bound.saturating_sub(taken).next_multiple_of(GROWTH_STEP_BYTES)
+    }
+
     /// As leader: offers the newest snapshot to members that lack what the log has no more.
     pub(super) fn offer(&mut self, cx: &mut Context<'_>) {
         for node in self.manager.take_lagging() {

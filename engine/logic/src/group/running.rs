@@ -138,7 +138,7 @@ impl Running {
             was_serving: false,
             serving_since_us: 0,
             founded: false,
-            snapshots: Snapshots::new(found.kept, config.segment_bytes, identity.node.0, log_before),
+            snapshots: Snapshots::new((found.kept, found.bad), config.segment_bytes, identity.node.0, log_before),
             incoming: None,
             cluster: membership.cluster,
             members: membership.members.iter().map(|member| member.node).collect(),
@@ -330,12 +330,13 @@ impl Running {
 struct Found {
     state: State,    // of the last one
     kept: Vec<Kept>, // ascending
+    bad: Vec<LogIndex>,
 }
 
 impl Found {
     /// Reads the newest that is whole; of older ones only the header. One that is bad is as good as none.
     fn read(start: &GroupStart<'_>, cluster: ClusterId, mutant: Mutant) -> Found {
-        let mut found = Found { state: State::new(mutant), kept: Vec::new() };
+        let mut found = Found { state: State::new(mutant), kept: Vec::new(), bad: Vec::new() };
         let mut has_state = false;
         for &(index, bytes) in start.snapshots.iter().rev() {
             let header = SnapshotHeader::decode(bytes).map_err(LoadError::from);
@@ -352,13 +353,14 @@ impl Found {
                     found.kept.insert(0, Kept { mark, bytes: bytes.len() as u64, read_us: 0 });
                 }
                 Ok((mark, _)) => {
-                    tracing::warn!(
-                        index = index.0,
-                        found = mark.index.0,
-                        "a snapshot has another one's name: it is not used"
-                    );
+                    found.bad.push(index);
+                    let (index, found) = (index.0, mark.index.0);
+                    tracing::warn!(index, found, "a snapshot has another one's name: it is not used");
                 }
-                Err(error) => tracing::warn!(index = index.0, %error, "a snapshot cannot be read: it is not used"),
+                Err(error) => {
+                    found.bad.push(index);
+                    tracing::warn!(index = index.0, %error, "a snapshot cannot be read: it is not used");
+                }
             }
         }
         found

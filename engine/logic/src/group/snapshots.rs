@@ -56,7 +56,8 @@ struct Read {
 
 /// See the top of this file.
 pub(super) struct Snapshots {
-    kept: Vec<Kept>, // ascending
+    kept: Vec<Kept>,    // ascending
+    bad: Vec<LogIndex>, // found at start, and of no use
     making: Option<Making>,
     budget: u64,     // bytes that may still be written in this tick
     log_bytes: u64,  // behind the last one, before another is made
@@ -68,12 +69,13 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// With those found at start, ascending. Of `segment_bytes` each is a segment; nodes with other `number`s do not all
+    /// With those found at start, ascending, and those of them that cannot be read. Of `segment_bytes` each is a segment; nodes with other `number`s do not all
     /// make theirs at the same moment.
-    pub fn new(kept: Vec<Kept>, segment_bytes: u32, number: u64, log_before: u64) -> Snapshots {
+    pub fn new((kept, bad): (Vec<Kept>, Vec<LogIndex>), segment_bytes: u32, number: u64, log_before: u64) -> Snapshots {
         let half = u64::from(segment_bytes) / 2;
         Snapshots {
             kept,
+            bad,
             making: None,
             budget: 0,
             log_bytes: half + half / 4 * (number % 4) / 4,
@@ -83,6 +85,12 @@ impl Snapshots {
             reads: BTreeMap::new(),
             encoder: Encoder::new(),
         }
+    }
+
+    /// Bytes that all may come to take: those that are kept, and the next one, each larger than the last.
+    pub fn bytes_bound(&self) -> u64 {
+        let newest = self.newest().map_or(0, |kept| kept.bytes);
+        (SNAPSHOTS_KEPT as u64 + 1) * (newest + newest / 4)
     }
 
     /// Bytes of all that are kept, and whether one is being made.
@@ -218,9 +226,17 @@ impl Snapshots {
             let index = self.kept.remove(0).mark.index;
             cx.out.push(Effect::SnapshotRemove { index });
         }
-        if self.kept.len() >= SNAPSHOTS_KEPT
-            && let Some(end) = manager.compact(self.kept[0].mark.index)
+        if self.kept.len() < SNAPSHOTS_KEPT {
+            return;
+        }
+        // Nobody needs to look at those any more.
+        for index in std::mem::take(&mut self.bad)
+            .into_iter()
+            .filter(|index| self.kept.iter().all(|kept| kept.mark.index != *index))
         {
+            cx.out.push(Effect::SnapshotRemove { index });
+        }
+        if let Some(end) = manager.compact(self.kept[0].mark.index) {
             cx.out.push(Effect::SegmentsRetire { end });
         }
     }

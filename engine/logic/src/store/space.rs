@@ -33,6 +33,7 @@ pub struct Space {
     next_birth: u64,
     fs_free_bytes: u64,
     reserve_bytes: u64,
+    log_growth_bytes: u64,          // what log and snapshots may come to take beside what they have
     free_blocks: u64,               // over all files
     promised_blocks: u64,           // to uploads begun, not yet allocated
     dirty: BTreeSet<(FileId, u32)>, // slot sectors to write with the next commit
@@ -50,6 +51,7 @@ impl Space {
             next_birth: 1,
             fs_free_bytes,
             reserve_bytes,
+            log_growth_bytes: 0,
             free_blocks: 0,
             promised_blocks: 0,
             dirty: BTreeSet::new(),
@@ -84,8 +86,7 @@ impl Space {
 
     /// Blocks that could still be promised, files not yet made included.
     pub fn room_blocks(&self) -> u64 {
-        let new_files =
-            if self.refused { 0 } else { self.fs_free_bytes.saturating_sub(self.reserve_bytes) / FILE_BYTES };
+        let new_files = if self.refused { 0 } else { self.fs_free_bytes.saturating_sub(self.reserve()) / FILE_BYTES };
         (self.free_blocks + new_files * u64::from(FILE_BLOCKS)).saturating_sub(self.promised_blocks)
     }
 
@@ -189,7 +190,7 @@ impl Space {
     /// The file to make now, if one is wanted: at most one at a time.
     pub fn take_wanted_file(&mut self) -> Option<FileId> {
         let enough = self.free_blocks >= self.promised_blocks + u64::from(SPARE_BLOCKS);
-        let room = self.fs_free_bytes.saturating_sub(self.reserve_bytes) >= FILE_BYTES;
+        let room = self.fs_free_bytes.saturating_sub(self.reserve()) >= FILE_BYTES;
         if self.creating.is_some() || self.refused || enough || !room {
             return None;
         }
@@ -208,15 +209,25 @@ impl Space {
         }
     }
 
+    /// Log and snapshots may come to take so much more.
+    pub fn on_log_growth(&mut self, bytes: u64) {
+        self.log_growth_bytes = bytes;
+    }
+
+    /// Bytes of the filesystem that are never taken: a full node must be able to write what frees.
+    fn reserve(&self) -> u64 {
+        self.reserve_bytes.max(self.log_growth_bytes)
+    }
+
     /// Room on the filesystem now.
     pub fn on_fs_free(&mut self, bytes: u64) {
-        self.refused &= bytes.saturating_sub(self.reserve_bytes) < FILE_BYTES || bytes <= self.fs_free_bytes;
+        self.refused &= bytes.saturating_sub(self.reserve()) < FILE_BYTES || bytes <= self.fs_free_bytes;
         self.fs_free_bytes = bytes;
     }
 
     /// Whether waiting for a file is in vain for now.
     pub fn is_full(&self) -> bool {
-        self.creating.is_none() && (self.refused || self.fs_free_bytes.saturating_sub(self.reserve_bytes) < FILE_BYTES)
+        self.creating.is_none() && (self.refused || self.fs_free_bytes.saturating_sub(self.reserve()) < FILE_BYTES)
     }
 
     fn add_file(&mut self, id: FileId) {
