@@ -25,11 +25,10 @@ use std::sync::Arc;
 
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::error::Refusal;
-use proto::ids::{Address, Holder, ImageId, Incarnation, LogIndex, NodeId};
+use proto::ids::{Address, Fingerprint, Holder, ImageId, Incarnation, LogIndex, NodeId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{LeaderAnswer, PeerMessage, Upload};
 
-use self::claim::sum_of;
 use self::objects::Objects;
 use self::refusal::{refuse, upload_of};
 use self::upload::{Chunk, NoticeState, Other, Source, Uploading, feed, names_sum, report, report_to};
@@ -94,14 +93,13 @@ impl Home {
             claims_complete: false,
             alone_us: now_us,
         };
-        // Of several slots of one chunk the youngest counts, and comes last.
+        // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
         for slots in found.chunk_by(|one, next| one.image == next.image) {
             let mut object = Object { is_found: true, ..home.new_object(now_us) };
             for (at, slot) in slots.iter().enumerate() {
-                if slots.get(at + 1).is_some_and(|next| next.chunk == slot.chunk) {
-                    home.chunks.free(slot.extent);
-                } else if slot.chunk as usize == object.chunks.len() {
+                let is_youngest = slots.get(at + 1).is_none_or(|next| next.chunk != slot.chunk);
+                if is_youngest && slot.chunk as usize == object.chunks.len() {
                     home.image_bytes += u64::from(slot.length);
                     object.chunks.push(Chunk::Durable(*slot));
                 } else {
@@ -487,12 +485,13 @@ impl Home {
                 return self.give_up(cx, image, Refusal::DifferentBytes, &text);
             }
             upload.complete_us = Some(cx.now.mono_us);
-            if sum_of(object.before.iter().copied()) == fingerprint {
+            if object.finds(fingerprint) {
                 for slot in std::mem::take(&mut object.before) {
                     self.chunks.free(slot.extent);
                 }
             } // Else a record may speak of what was found, and not of these.
         }
+        let upload = object.upload.as_mut().expect("it was there above");
         upload.try_notice(cx);
     }
 
@@ -558,19 +557,23 @@ impl Home {
         Ok(())
     }
 
-    /// The bytes found at start count after all.
-    fn restore(&mut self, cx: &mut Context<'_>, image: ImageId) {
+    /// The bytes found at start count after all: those with that fingerprint, or the youngest.
+    fn restore(&mut self, cx: &mut Context<'_>, image: ImageId, fingerprint: Option<Fingerprint>) {
         let object = self.objects.get_mut(&image).expect("the caller found it");
-        let mut before = std::mem::take(&mut object.before);
-        before.sort_by_key(|slot| slot.chunk);
-        let received = std::mem::replace(&mut object.chunks, before.into_iter().map(Chunk::Durable).collect());
+        let version = object.version(fingerprint).expect("the caller looked for it");
+        object.before.retain(|slot| !version.contains(slot));
+        let others = std::mem::replace(&mut object.chunks, version.iter().copied().map(Chunk::Durable).collect());
         self.next_life += 1;
         object.life = self.next_life;
         self.image_bytes += object.chunks.iter().map(|chunk| u64::from(chunk.length())).sum::<u64>();
-        for chunk in received {
+        for chunk in others {
             self.image_bytes -= u64::from(chunk.length());
-            if let Chunk::Durable(slot) = chunk {
-                self.chunks.free(slot.extent);
+            match chunk {
+                Chunk::Durable(slot) if version.contains(&slot) => {}
+                // Found as well: perhaps a record speaks of these.
+                Chunk::Durable(slot) if object.upload.is_none() => object.before.push(slot),
+                Chunk::Durable(slot) => self.chunks.free(slot.extent),
+                Chunk::InFlight { .. } => {}
             }
         }
         self.chunks.forget(cx, image);
@@ -596,7 +599,7 @@ impl Home {
         match (is_found, is_whole) {
             (false, _) => self.drop_object(cx, image),
             (true, true) => self.settle(image),
-            (true, false) => self.restore(cx, image),
+            (true, false) => self.restore(cx, image, None),
         }
     }
 

@@ -85,15 +85,21 @@ impl CoreDisk {
         }
     }
 
-    /// Length and checksum of what is durable of an image, from its first chunk on, whatever a crash may do now.
-    pub fn durable_copy(&self, image: ImageId) -> (u64, u64) {
+    /// Length and checksum of what is durable of an image, from its first chunk on, whatever a crash may do now: of the
+    /// youngest slot of every chunk, and of the oldest. While it is not known which bytes under an id are meant, two
+    /// versions are kept.
+    pub fn durable_copies(&self, image: ImageId) -> [(u64, u64); 2] {
+        [self.durable_copy(image, |slot| slot.birth), self.durable_copy(image, |slot| u64::MAX - slot.birth)]
+    }
+
+    fn durable_copy(&self, image: ImageId, rank: fn(&Slot) -> u64) -> (u64, u64) {
         let is_there = |slot: &&Slot| {
             let facts = Facts { length: slot.length, crc32: slot.crc32, crc64: slot.crc64 };
             self.extents.get(&(slot.extent.file, slot.extent.block)).is_some_and(|&(_, found)| found == facts)
         };
         let chunks = (0..).map_while(|chunk| {
             let slots = self.slots.get(&(image, chunk))?;
-            slots.iter().filter(is_there).max_by_key(|slot| slot.birth)
+            slots.iter().filter(is_there).max_by_key(|slot| rank(slot))
         });
         chunks.fold((0, CRC64_EMPTY), |(length, checksum), slot| {
             let part = u64::from(slot.length);
@@ -105,7 +111,7 @@ impl CoreDisk {
     pub fn describe(&self, image: ImageId) -> String {
         let slots: Vec<&Slot> = self.slots.range((image, 0)..=(image, u32::MAX)).flat_map(|(_, slots)| slots).collect();
         let facts: Vec<_> = slots.iter().map(|slot| self.extents.get(&(slot.extent.file, slot.extent.block))).collect();
-        format!("{:?}; slots {slots:?}; on disk {facts:?}", self.durable_copy(image))
+        format!("{:?}; slots {slots:?}; on disk {facts:?}", self.durable_copies(image))
     }
 
     /// What lies there.

@@ -115,8 +115,8 @@ impl Disks<'_> {
 
     /// Whether a core has all bytes of an image.
     pub fn has(&self, at: Address, image: ImageId, fingerprint: Fingerprint) -> bool {
-        let copy = self.nodes[&at.node].cores[usize::from(at.core.0)].durable_copy(image);
-        copy == (fingerprint.length, fingerprint.checksum)
+        let copies = self.nodes[&at.node].cores[usize::from(at.core.0)].durable_copies(image);
+        copies.contains(&(fingerprint.length, fingerprint.checksum))
     }
 
     /// What a core has of an image, for people.

@@ -199,6 +199,14 @@ fn entries_are_read_only_as_far_as_they_are_written() {
     run(1142, Limits::FULL);
 }
 
+/// A holder that restarted with an image's bytes took other ones under its id; with the next start it would have had only those.
+#[test]
+fn a_start_that_finds_two_versions_of_an_image_keeps_both_until_a_record_names_one() {
+    use Fault::{Power, PowerAll, SnapshotRot, Twins, VoteRot};
+    let faults = Fault::ALL.into_iter().filter(|fault| ![Power, PowerAll, SnapshotRot, VoteRot, Twins].contains(fault));
+    with(60_420_067, &faults.collect::<Vec<_>>(), 11);
+}
+
 /// What clusters of five and of three, of one to three cores, do is planned by the seed.
 #[test]
 fn seeds_differ_in_the_size_of_their_cluster() {

@@ -7,7 +7,7 @@ use proto::peer::PeerMessage;
 
 use super::incoming::{Fate, Incoming};
 use super::running::Running;
-use super::snapshots::Kept;
+use super::snapshots::{Kept, items_of};
 use super::{cores_here, group_of};
 use crate::context::Context;
 use crate::identity::Identity;
@@ -141,7 +141,8 @@ impl Running {
             self.tell_difference(cx, identity, &before);
         }
         self.subscriptions.on_anew(&self.state, cx.out);
-        self.snapshots.keep(cx, &mut self.manager, Kept { mark, bytes, read_us: 0 });
+        let items = items_of(&self.state);
+        self.snapshots.keep(cx, &mut self.manager, Kept { mark, bytes, read_us: 0 }, items);
         cx.send(source, PeerMessage::HealAsk { nonce: 0, last: mark.index });
         true
     }

@@ -34,6 +34,7 @@ pub(super) struct Kept {
 struct Making {
     mark: SnapshotMark,
     seed: u32,
+    items: u64,  // in the state, as it is written
     number: u64, // of the next piece
     offset: u64,
     under_way: Option<Ticket>,
@@ -57,6 +58,7 @@ struct Read {
 /// See the top of this file.
 pub(super) struct Snapshots {
     kept: Vec<Kept>,    // ascending
+    items: u64,         // in the newest; 0 if it was found at start
     bad: Vec<LogIndex>, // found at start, and of no use
     making: Option<Making>,
     budget: u64,     // bytes that may still be written in this tick
@@ -75,6 +77,7 @@ impl Snapshots {
         let half = u64::from(segment_bytes) / 2;
         Snapshots {
             kept,
+            items: 0,
             bad,
             making: None,
             budget: 0,
@@ -112,10 +115,13 @@ impl Snapshots {
         self.go_on(cx, state);
     }
 
-    /// A snapshot costs its own size; the log behind the last one is to be at least as large.
+    /// A snapshot costs its own size; the log behind the last one is to be at least as large. Most of it is one item for each
+    /// undelivered image: when they were received, the next one is small.
     fn is_due(&self, state: &State, manager: &RaftManager) -> bool {
         let newest = self.newest();
         let (index, bytes) = newest.map_or((LogIndex(0), 0), |kept| (kept.mark.index, kept.bytes));
+        let shrunk = bytes.saturating_mul(items_of(state)).checked_div(self.items).unwrap_or(bytes);
+        let bytes = bytes.min(shrunk);
         state.cluster() != ClusterId::UNKNOWN
             && state.applied() > index
             && self.log_before + manager.log_bytes_written() - self.log_at >= self.log_bytes.max(bytes)
@@ -126,8 +132,8 @@ impl Snapshots {
         state.freeze();
         (self.log_before, self.log_at) = (0, manager.log_bytes_written());
         let header = SnapshotHeader { mark, cluster: state.cluster() };
-        let (seed, number) = (header.seed(), 0);
-        self.making = Some(Making { mark, seed, number, offset: 0, under_way: None, phase: Phase::Writing });
+        let (seed, items, number) = (header.seed(), items_of(state), 0);
+        self.making = Some(Making { mark, seed, items, number, offset: 0, under_way: None, phase: Phase::Writing });
         tracing::debug!(index = mark.index.0, "a snapshot is begun");
     }
 
@@ -199,7 +205,7 @@ impl Snapshots {
         match result {
             Ok(()) => {
                 tracing::info!(index = making.mark.index.0, bytes = making.offset, "a snapshot was made");
-                self.keep(cx, manager, Kept { mark: making.mark, bytes: making.offset, read_us: 0 });
+                self.keep(cx, manager, Kept { mark: making.mark, bytes: making.offset, read_us: 0 }, making.items);
             }
             Err(_) => {
                 self.making = Some(making);
@@ -218,9 +224,10 @@ impl Snapshots {
         cx.out.push(Effect::SnapshotRemove { index: making.mark.index });
     }
 
-    /// One more is durable here: older ones are removed, and the log that only they needed.
-    pub fn keep(&mut self, cx: &mut Context<'_>, manager: &mut RaftManager, new: Kept) {
+    /// One more is durable here, of so many items: older ones are removed, and the log that only they needed.
+    pub fn keep(&mut self, cx: &mut Context<'_>, manager: &mut RaftManager, new: Kept, items: u64) {
         self.kept.push(new);
+        self.items = items;
         let is_read = |kept: &Kept| kept.read_us > 0 && cx.now.mono_us < kept.read_us + SNAPSHOT_PINNED_US;
         while self.kept.len() > SNAPSHOTS_KEPT && (self.kept.len() > SNAPSHOTS_KEPT + 1 || !is_read(&self.kept[0])) {
             let index = self.kept.remove(0).mark.index;
@@ -268,4 +275,10 @@ impl Snapshots {
             }
         }
     }
+}
+
+/// How many items a snapshot of this state would have, but for those of finished images.
+pub(super) fn items_of(state: &State) -> u64 {
+    let (clients, sessions, undelivered) = state.counts();
+    clients + sessions + undelivered + 1
 }

@@ -64,7 +64,7 @@ impl Home {
         } else if object.claims.is_empty() && object.before.is_empty() {
             self.drop_object(cx, image);
         } else if object.claims.is_empty() {
-            self.restore(cx, image);
+            self.restore(cx, image, None);
         } else {
             self.settle(image);
         }
