@@ -285,6 +285,9 @@ pub struct ImageHead {
     pub name: String,
     /// Its `Ready` record.
     pub index: LogIndex,
+    /// No node has its bytes any more: none follow, and what came of them is of no use. Its place is acknowledged like that of
+    /// any other. In the inbox of the sender itself it tells of an image that others will not get.
+    pub is_damaged: bool,
 }
 
 /// The role of a node in the consensus group.
@@ -363,4 +366,6 @@ pub struct CoreStatus {
     pub chunk_files: u64,
     /// Bytes its store can still take.
     pub room_bytes: u64,
+    /// Images that it should have, and whose bytes it lacks or reads wrong: they come from other holders.
+    pub repairs: u64,
 }

@@ -42,11 +42,13 @@ pub enum Refusal {
     NotHeld = 18,
     /// The connection's other end broke the rules for its kind (a member that is none, a second hello).
     NotMember = 19,
+    /// The image was accepted, and no node has its bytes any more. Send it again under a new id.
+    Damaged = 20,
 }
 
 impl Refusal {
     /// All, for decoding.
-    pub const ALL: [Refusal; 19] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::UnknownReceiver,
         Refusal::ImageTooLarge,
         Refusal::ImageEmpty,
@@ -66,6 +68,7 @@ impl Refusal {
         Refusal::Superseded,
         Refusal::NotHeld,
         Refusal::NotMember,
+        Refusal::Damaged,
     ];
 
     /// The code on the wire.

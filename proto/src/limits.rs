@@ -52,6 +52,8 @@ pub const SNAPSHOT_PART_BYTES_MAX: usize = 64 << 10;
 pub const RAFT_CONTEXT_BYTES_MAX: usize = 256;
 /// Inboxes in one record or message of acknowledgements.
 pub const ACKS_MAX: usize = 4096;
+/// Records named in one record or message of lost copies.
+pub const LOST_MAX: usize = 256;
 /// Virtual nodes of one node on the ring.
 pub const RING_POINTS_PER_NODE: u32 = 128;
 /// Chunk bytes a sender may have on one connection before the node returned credit for them.

@@ -13,6 +13,7 @@ use crate::ids::{
     Address, ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId, RequestId,
     Sequence, Term,
 };
+use crate::record::Lost;
 
 /// What a link carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -341,6 +342,8 @@ pub enum LeaderRequest {
         /// Which node.
         node: NodeId,
     },
+    /// The asking core cannot have the bytes of these records any more.
+    Lost(Lost),
 }
 
 /// See `LeaderRequest::Notice`.
@@ -395,7 +398,7 @@ pub enum LeaderAnswer {
         /// Its place.
         index: LogIndex,
     },
-    /// To `Return` and `Unreachable`: seen.
+    /// To `Return`, `Unreachable` and `Lost`: seen.
     Noted,
     /// No.
     Refused {

@@ -1,6 +1,6 @@
 //! What the raft log holds: one record an entry. Small, whatever the size of the image.
 
-use crate::ids::{ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, NodeId, Sequence};
+use crate::ids::{ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId, Sequence};
 use crate::ring::Member;
 
 /// A log record with the leader's wall clock at the time of proposing. Log time never runs backwards: applying takes the
@@ -69,6 +69,19 @@ pub enum RecordBody {
         /// Any bytes.
         payload: Vec<u8>,
     },
+    /// A holder has not the bytes of these images any more, and could not get them from the other holders. An image without
+    /// any holder is damaged from then on: receivers get its place without bytes. One record makes at most one image
+    /// damaged: the first of those it would.
+    Lost(Lost),
+}
+
+/// See `RecordBody::Lost`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Who is no holder from then on.
+    pub holder: Holder,
+    /// Of the bytes of which `Ready` records.
+    pub records: Vec<LogIndex>,
 }
 
 /// See `RecordBody::Ready`.

@@ -19,7 +19,7 @@ use crate::peer::{
     Bootstrap, Lane, LeaderAnswer, LeaderRequest, LinkCredit, Notice, PeerHello, PeerMessage, PeerWelcome, RaftEntry,
     RaftMessage, ReadyReceiver, Upload,
 };
-use crate::record::{Ready, Record, RecordBody};
+use crate::record::{Lost, Ready, Record, RecordBody};
 use crate::ring::{Member, Ring};
 use crate::snapshot::{Head, ImageItem, InboxItem, Piece, SessionItem, UndeliveredItem};
 
@@ -228,6 +228,17 @@ pub fn client_replies() -> Vec<ClientReply> {
             sender: "camera-1".to_owned(),
             name: "a.png".to_owned(),
             index: LogIndex(1234),
+            is_damaged: false,
+        }),
+        ClientReply::Head(ImageHead {
+            inbox: INBOX,
+            seq: InboxSeq(16),
+            image: IMAGE,
+            fingerprint: FINGERPRINT,
+            sender: "camera-1".to_owned(),
+            name: "b.png".to_owned(),
+            index: LogIndex(1235),
+            is_damaged: true,
         }),
         ClientReply::Chunk { inbox: INBOX, seq: InboxSeq(15), offset: CHUNK_OFFSET, crc32: 0x1234_5678 },
         ClientReply::Acked { inbox: INBOX, upto: InboxSeq(15) },
@@ -256,6 +267,7 @@ pub fn node_status() -> NodeStatus {
         image_bytes: 40,
         chunk_files: 50,
         room_bytes: 60,
+        repairs: 70,
     };
     NodeStatus {
         node: NodeId(1),
@@ -422,6 +434,7 @@ pub fn leader_requests() -> Vec<LeaderRequest> {
             applied: LogIndex(88),
         },
         LeaderRequest::Unreachable { node: NodeId(2) },
+        LeaderRequest::Lost(lost()),
     ]
 }
 
@@ -443,6 +456,10 @@ pub fn leader_answers() -> Vec<LeaderAnswer> {
         LeaderAnswer::Noted,
         LeaderAnswer::Refused { refusal: Refusal::OutOfWindow, text: "1024 above".to_owned() },
     ]
+}
+
+fn lost() -> Lost {
+    Lost { holder: holders()[0], records: vec![LogIndex(1234), LogIndex(1236)] }
 }
 
 /// Samples of every `RecordBody`.
@@ -468,6 +485,7 @@ pub fn records() -> Vec<Record> {
         },
         RecordBody::ExpireSessions { idle_since_ms: 1_763_800_000_000 },
         RecordBody::Probe { payload: b"payload".to_vec() },
+        RecordBody::Lost(lost()),
     ];
     let with_time = |(position, body)| Record { time_ms: 1_763_803_380_000 + position as u64, body };
     bodies.into_iter().enumerate().map(with_time).collect()

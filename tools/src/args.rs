@@ -105,6 +105,7 @@ is an error.
   flush                 \"auto\"                     how the log is synced: auto, direct, mmap
   upload_idle_seconds   3600              seconds  until an upload without progress is dropped
   session_idle_seconds  604800            seconds  until an unused session of a sender ends
+  scrub_seconds         86400             seconds  between two readings of all stored bytes, at least; 0: never
   connections_max       4096                       of clients at a time
 
 `copies` (nodes that must have the bytes) and `image_bytes_max` count only when the cluster forms: it keeps them.
@@ -160,6 +161,9 @@ pub struct NodeArguments {
     /// A sender's session ends after this long without use [default: 604800]
     #[arg(long, value_name = "SECONDS")]
     pub session_idle_seconds: Option<u64>,
+    /// All stored bytes are read again this often, at the soonest; 0 for never [default: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    pub scrub_seconds: Option<u64>,
     /// Client connections at a time [default: 4096]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<u32>,

@@ -37,6 +37,8 @@ pub enum Cause {
     Refuses = 14,
     /// `trace`: no directory knows the image.
     Untraced = 15,
+    /// `inbox`: an image came without bytes, because no node has them any more.
+    Damaged = 16,
 }
 
 /// For `helio --help`.
@@ -59,7 +61,9 @@ Exit codes:
   13  entries that were durable are missing or damaged: the node heals; `snapshot inspect`: a snapshot is damaged
   14  the node would refuse to start
 `trace`:
-  15  the image is in none of the data directories";
+  15  the image is in none of the data directories
+`inbox`:
+  16  images were received, and some of them lost: no node has their bytes any more";
 
 /// A command that failed: one line for people, with the remedy, and the cause for scripts.
 #[derive(Debug)]

@@ -66,8 +66,13 @@ impl Desk for LeaderDesk<'_> {
     fn admit(&mut self, request: Request) {
         let asker = (request.origin, request.request);
         // What makes images ready, frees them or changes the ring keeps its room when everything else is refused.
-        let frees =
-            matches!(request.body, LeaderRequest::Notice(_) | LeaderRequest::Ack { .. } | LeaderRequest::Return { .. });
+        let frees = matches!(
+            request.body,
+            LeaderRequest::Notice(_)
+                | LeaderRequest::Ack { .. }
+                | LeaderRequest::Return { .. }
+                | LeaderRequest::Lost(_)
+        );
         let room = if frees { PENDING_MAX } else { PENDING_MAX - PENDING_RESERVED };
         if self.admission.pending.len() + self.admission.due.len() >= room {
             return refuse(self.out, asker, Refusal::Busy, "the leader has too many records under way");
@@ -116,6 +121,19 @@ impl Desk for LeaderDesk<'_> {
                     let up = true;
                     let change = RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address };
                     self.admission.propose(None, change);
+                }
+            }
+            LeaderRequest::Lost(mut lost) => {
+                if lost.holder.address != asker.0 {
+                    return refuse(self.out, asker, Refusal::BadRequest, "speaks for another core");
+                }
+                answer(self.out, asker, LeaderAnswer::Noted);
+                let names = |index: &LogIndex| {
+                    self.state.holders_of(*index).is_some_and(|holders| holders.contains(&lost.holder))
+                };
+                lost.records = lost.records.iter().copied().filter(names).collect();
+                if !lost.records.is_empty() {
+                    self.admission.propose(None, RecordBody::Lost(lost));
                 }
             }
             LeaderRequest::Unreachable { node } => {
@@ -258,7 +276,7 @@ impl Admission {
             }
             Outcome::Acked(upto, _) => LeaderAnswer::Acked { upto: upto.clone() },
             Outcome::Nothing => LeaderAnswer::Probed { index },
-            Outcome::Founded | Outcome::RingChanged => LeaderAnswer::Noted,
+            Outcome::Founded | Outcome::RingChanged | Outcome::Lost(..) => LeaderAnswer::Noted,
         };
         answer(out, asker, body);
     }
@@ -350,6 +368,9 @@ fn text_of(refusal: Refusal, image: ImageId) -> String {
         Refusal::OutOfWindow => format!("image {image} is too far ahead of its session's oldest unfinished image"),
         Refusal::DifferentBytes => format!("image {image} is known with other bytes; use a new image id"),
         Refusal::UnknownReceiver => format!("a receiver of image {image} is not registered"),
+        Refusal::Damaged => format!(
+            "image {image} was accepted, but no node has its bytes any more; send it again under a new image id"
+        ),
         Refusal::ImageTooLarge => format!("image {image} is larger than this cluster takes (image_bytes_max)"),
         other => format!("image {image} was refused: {other:?}"),
     }

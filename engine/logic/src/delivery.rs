@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proto::client::{ClientReply, ImageHead};
 use proto::error::Refusal;
-use proto::ids::{Address, CoreId, ImageId, InboxId, InboxSeq, RequestId};
+use proto::ids::{Address, CoreId, Holder, ImageId, InboxId, InboxSeq, LogIndex, RequestId};
 use proto::limits::{ACKS_MAX, CHUNK_BYTES_MAX};
 use proto::peer::{Lane, LeaderAnswer, LeaderRequest, PeerMessage};
 use proto::ring::core_of;
@@ -63,6 +63,7 @@ struct Session {
 struct Fetch {
     conn: ConnId,
     seq: InboxSeq,
+    image: ImageId,
     offset: u64,
     holder: usize, // which of the holders was asked
     asked_us: u64,
@@ -218,11 +219,14 @@ impl Delivery {
     }
 
     /// A holder sent a chunk.
-    pub fn on_fetched(&mut self, cx: &mut Context<'_>, home: &mut Home, request: RequestId, body: Body) {
-        match self.fetches.remove(&request) {
-            Some(fetch) => self.on_bytes(cx, home, fetch.conn, fetch.seq, fetch.offset, body),
-            None => cx.release(body.buf),
+    pub fn on_fetched(&mut self, cx: &mut Context<'_>, home: &mut Home, place: (RequestId, ImageId, u64), body: Body) {
+        let (request, image, offset) = place;
+        let is_asked = |fetch: &Fetch| (fetch.image, fetch.offset) == (image, offset);
+        if !self.fetches.get(&request).is_some_and(is_asked) {
+            return cx.release(body.buf);
         }
+        let fetch = self.fetches.remove(&request).expect("looked at above");
+        self.on_bytes(cx, home, fetch.conn, fetch.seq, fetch.offset, body);
     }
 
     /// A holder does not have a chunk: the next one is asked.
@@ -256,7 +260,10 @@ impl Delivery {
                 home.chunks.read(cx, slot, ReadPurpose::Fetch { to, request, image, offset });
             }
             Some(_) => cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::Busy }),
-            None => cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::NotHeld }),
+            None => {
+                let refusal = home.why_no_slot(image);
+                cx.send(to, PeerMessage::FetchFailed { request, image, refusal });
+            }
         }
     }
 
@@ -302,6 +309,23 @@ impl Delivery {
         }
     }
 
+    /// Core 0 says who has the bytes of a record now.
+    pub fn on_holders(&mut self, cx: &mut Context<'_>, home: &mut Home, index: LogIndex, holders: &[Holder]) {
+        let mut damaged = Vec::new();
+        for (&conn, session) in &mut self.sessions {
+            if let Some(entry) = session.entries.iter_mut().find(|entry| entry.index == index) {
+                entry.holders = holders.to_vec();
+                if holders.is_empty() {
+                    session.pause_until_us = 0;
+                    damaged.push(conn);
+                }
+            }
+        }
+        for conn in damaged {
+            self.push(cx, home, conn);
+        }
+    }
+
     /// Asks the leader to commit what was acknowledged meanwhile.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
         if cx.now.mono_us < self.ack_again_us {
@@ -331,7 +355,8 @@ impl Delivery {
                 continue;
             }
             let (seq, image, length) = (entry.seq, entry.image, entry.fingerprint.length);
-            if !session.head_sent {
+            let is_damaged = entry.holders.is_empty();
+            if !session.head_sent || is_damaged {
                 session.head_sent = true;
                 if session.resume.0 == seq && session.resume.1 < length {
                     session.sent_end = session.resume.1;
@@ -344,8 +369,13 @@ impl Delivery {
                     sender: entry.sender.to_string(),
                     name: entry.name.to_string(),
                     index: entry.index,
+                    is_damaged,
                 };
                 cx.reply(conn, ClientReply::Head(head));
+            }
+            if is_damaged {
+                session.next_entry(cx);
+                continue;
             }
             while session.sent_end < length {
                 let offset = session.sent_end;
@@ -442,19 +472,21 @@ impl Delivery {
         let is_up = |address: &&Address| cx.view.ring.member(address.node).is_some_and(|member| member.up);
         let order: Vec<Address> =
             holders.iter().filter(is_up).chain(holders.iter().filter(|address| !is_up(address))).copied().collect();
+        let (image, index) = (entry.image, entry.index);
         let Some(&address) = order.get(holder) else {
             session.reading.remove(&offset);
             if seq <= session.acked {
                 // Acknowledged meanwhile, and freed: nothing more of it is due.
                 session.next_entry(cx);
             }
-            // All were asked. They may come back: from the beginning, after a while.
+            // All were asked. They may come back, or there are others: from the beginning, after a while.
+            cx.tell(CoreId(0), CoreNote::HoldersAsk { image, index });
             session.pause_until_us = cx.now.mono_us + FETCH_AGAIN_US;
             return;
         };
         self.last_fetch += 1;
         let request = RequestId(self.last_fetch);
-        self.fetches.insert(request, Fetch { conn, seq, offset, holder, asked_us: cx.now.mono_us });
+        self.fetches.insert(request, Fetch { conn, seq, image: entry.image, offset, holder, asked_us: cx.now.mono_us });
         cx.send(address, PeerMessage::Fetch { request, image: entry.image, offset });
     }
 

@@ -276,6 +276,10 @@ impl Group {
                     cx.tell(from, CoreNote::Finished { images });
                 }
             }
+            (Phase::Running(running), CoreNote::HoldersAsk { image, index }) => {
+                let holders = running.state.holders_of(index).map(<[Holder]>::to_vec);
+                cx.tell(from, CoreNote::Holders { image, index, holders });
+            }
             (Phase::Running(running), CoreNote::InboxSubscribe { name, conn }) => {
                 running.subscriptions.on_subscribe(&running.state, from, &name, conn, cx.out);
             }

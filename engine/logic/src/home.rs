@@ -17,7 +17,9 @@
 mod claim;
 mod objects;
 mod refusal;
+mod repair;
 mod rot;
+mod scrub;
 mod upload;
 
 use std::fmt;
@@ -31,12 +33,16 @@ use proto::peer::{LeaderAnswer, PeerMessage, Upload};
 
 use self::objects::Objects;
 use self::refusal::{refuse, upload_of};
+use self::repair::Repairs;
+pub(crate) use self::repair::is_of_repair;
+use self::scrub::Scrub;
 use self::upload::{Chunk, NoticeState, Other, Source, Uploading, feed, names_sum, report, report_to};
 use crate::context::Context;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
 use crate::limits::{FOUND_IDLE_US, HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
 use crate::mutant::Mutant;
+use crate::shard::ShardConfig;
 use crate::store::chunks::{ChunkId, Chunks};
 use crate::store::slot::{Slot, blocks_for};
 
@@ -50,6 +56,8 @@ pub(crate) struct Home {
     upload_idle_us: u64,
     claims_complete: bool,
     alone_us: u64, // when this core last lacked claims or a leader
+    repairs: Repairs,
+    scrub: Scrub,
 }
 
 /// An image in the store.
@@ -82,16 +90,18 @@ impl fmt::Debug for Home {
 
 impl Home {
     /// Takes over what was found on disk; claims follow.
-    pub fn new(chunks: Chunks, mut found: Vec<Slot>, upload_idle_us: u64, now_us: u64) -> Home {
+    pub fn new(chunks: Chunks, mut found: Vec<Slot>, config: &ShardConfig, now_us: u64) -> Home {
         let mut home = Home {
             chunks,
             objects: Objects::default(),
             uploads: 0,
             image_bytes: 0,
             next_life: 1,
-            upload_idle_us,
+            upload_idle_us: config.upload_idle_us,
             claims_complete: false,
             alone_us: now_us,
+            repairs: Repairs::new(config.entropy[3]),
+            scrub: Scrub::new(config.scrub_pass_us, now_us),
         };
         // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
@@ -231,7 +241,15 @@ impl Home {
                 self.chunks.free(slot.extent);
                 continue;
             };
-            object.chunks[id.number as usize] = Chunk::Durable(slot);
+            if let Chunk::Durable(rotten) =
+                std::mem::replace(&mut object.chunks[id.number as usize], Chunk::Durable(slot))
+            {
+                self.chunks.free(rotten.extent);
+            }
+            if object.upload.is_none() {
+                self.on_repaired(cx, id.image, id.number);
+                continue;
+            }
             let Some(upload) = object.upload.as_mut() else { continue };
             while let Some(Chunk::Durable(slot)) =
                 object.chunks.get((upload.durable_end / CHUNK_BYTES_MAX as u64) as usize)
@@ -338,6 +356,7 @@ impl Home {
 
     /// All receivers of a record acknowledged.
     pub fn on_free(&mut self, cx: &mut Context<'_>, image: ImageId, index: LogIndex) {
+        self.forget_lack(image, index);
         let Some(object) = self.objects.get_mut(&image) else { return };
         object.claims.retain(|&claim| claim != index);
         if object.upload.is_some() {
@@ -412,6 +431,8 @@ impl Home {
     /// Repeats what was lost, replaces what is silent, drops what nobody continues.
     pub fn on_tick(&mut self, cx: &mut Context<'_>) {
         self.objects.rest_all();
+        self.repair(cx);
+        self.go_on_scrubbing(cx);
         let hopeless = self.chunks.take_hopeless(cx);
         self.refuse_for_space(cx, hopeless);
         let now_us = cx.now.mono_us;

@@ -472,6 +472,22 @@ pub enum CoreNote {
         /// Which.
         images: Vec<ImageId>,
     },
+    /// To core 0: who has the bytes of that record?
+    HoldersAsk {
+        /// Of which image it is.
+        image: ImageId,
+        /// The record.
+        index: LogIndex,
+    },
+    /// From core 0, the answer.
+    Holders {
+        /// Of which image it is.
+        image: ImageId,
+        /// The record.
+        index: LogIndex,
+        /// Nobody if the image is damaged; `None` if no receiver of the record waits for it any more.
+        holders: Option<Vec<Holder>>,
+    },
     /// From core 0, the answer: the applied records prove that these are finished, and not held here by any record.
     Finished {
         /// Which.

@@ -48,6 +48,16 @@ pub const NOTICE_RETRY_US: u64 = 200_000;
 pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
 /// When no holder could serve an image, all are asked again after this long.
 pub const FETCH_AGAIN_US: u64 = 500_000;
+/// Bytes that a record names here and that are not here are fetched after this long: with a start they may be freed at once.
+pub const REPAIR_AFTER_US: u64 = 500_000;
+/// Images whose bytes are fetched again at once.
+pub const REPAIRS_MAX: usize = 8;
+/// Images that wait for it and are looked at with a tick.
+pub const REPAIR_LOOKS_MAX: usize = 256;
+/// Bytes of stored chunks that a core reads again with a tick, to see whether they are what was written.
+pub const SCRUB_TICK_BYTES: u64 = 256 << 10;
+/// What a chunk costs of that at least.
+pub const SCRUB_CHUNK_BYTES_MIN: u64 = 16 << 10;
 /// Chunk reads that one core serves to other homes at once.
 pub const FETCHES_MAX: usize = 64;
 /// Chunks waiting for a chunk file to be made.

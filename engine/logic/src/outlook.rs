@@ -47,6 +47,7 @@ pub fn outlook(start: &GroupStart<'_>) -> Outlook {
         reserve_bytes: 0,
         upload_idle_us: TICK_US,
         session_idle_ms: 1,
+        scrub_pass_us: 0,
     };
     match Group::new(config, start, Now::default(), Ticket(1), &mut Vec::new(), Mutant::None) {
         Ok(group) => group.outlook(),

@@ -26,6 +26,8 @@ pub(crate) enum Purpose {
     Ack,
     /// This node asks to be on the ring again.
     Return,
+    /// This core has some bytes no more (stage home).
+    Lost,
 }
 
 #[derive(Debug)]

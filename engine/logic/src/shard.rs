@@ -13,7 +13,7 @@ use crate::consensus::{Dropped, Standing};
 use crate::context::{Context, Suspects, Tickets};
 use crate::delivery::Delivery;
 use crate::group::Group;
-use crate::home::{Home, Progress};
+use crate::home::{Home, Progress, is_of_repair};
 use crate::ingest::Ingest;
 use crate::io::{Body, ConnId, CoreNote, DiskError, Effect, FileId, Input, Now, SegmentId, Ticket, View};
 use crate::limits::REPORT_US;
@@ -58,6 +58,8 @@ pub struct ShardConfig {
     pub upload_idle_us: u64,
     /// Sessions unused for this long (log time) end.
     pub session_idle_ms: u64,
+    /// All stored chunks are read again every so often, at the soonest; 0 for never.
+    pub scrub_pass_us: u64,
 }
 
 /// What is on disk when the process starts.
@@ -134,6 +136,8 @@ pub struct Load {
     pub waiting_chunks: u64,
     /// Reads for other homes (`FETCHES_MAX`).
     pub fetches: u64,
+    /// Images whose bytes come again from other holders.
+    pub repairs: u64,
     /// As leader: records under way (`PENDING_MAX`).
     pub pending: u64,
     /// As leader: images admitted and not yet ready (`PENDING_MAX`).
@@ -188,7 +192,7 @@ impl Shard {
         let tables: Vec<(FileId, &[u8])> = start.files.iter().map(|file| (file.file, file.table.as_slice())).collect();
         let (space, slots) = Space::recover(&tables, start.free_bytes, config.reserve_bytes);
         let chunks = Chunks::new(space, config.cache_bytes);
-        let home = Home::new(chunks, slots, config.upload_idle_us, now.mono_us);
+        let home = Home::new(chunks, slots, &config, now.mono_us);
         let mut tickets = Tickets::default();
         let group = match &start.group {
             Some(group) => Some(Group::new(config, group, now, tickets.next(), effects, mutant)?),
@@ -237,6 +241,7 @@ impl Shard {
             cache_bytes: self.stages.home.chunks.cache_bytes(),
             waiting_chunks: self.stages.home.chunks.waiting(),
             fetches: self.stages.home.chunks.fetches() as u64,
+            repairs: self.stages.home.repairs(),
             ..Load::default()
         };
         match &self.stages.group {
@@ -405,6 +410,7 @@ impl Stages {
                     Purpose::Notice { image, checksum } => home.on_notice_answer(cx, (image, checksum), body),
                     Purpose::Ack => delivery.on_ack_answer(cx, asked, body),
                     Purpose::Return => {}
+                    Purpose::Lost => home.on_lost_answer(),
                 }
             }
             PeerMessage::Upload(upload) => home.on_upload(cx, from, upload),
@@ -425,9 +431,16 @@ impl Stages {
             }
             PeerMessage::UploadCancel { image, checksum } => home.on_cancel(cx, (image, checksum)),
             PeerMessage::Fetch { request, image, offset } => delivery.on_fetch(cx, home, from, request, image, offset),
-            PeerMessage::Fetched { request, .. } => {
+            PeerMessage::Fetched { request, image, offset, .. } => {
                 let body = body.expect("the shell gives a chunk its body");
-                delivery.on_fetched(cx, home, request, body);
+                if is_of_repair(request) {
+                    home.on_repair_fetched(cx, (request, image, offset), body);
+                } else {
+                    delivery.on_fetched(cx, home, (request, image, offset), body);
+                }
+            }
+            PeerMessage::FetchFailed { request, refusal, .. } if is_of_repair(request) => {
+                home.on_repair_failed(cx, request, refusal);
             }
             PeerMessage::FetchFailed { request, .. } => delivery.on_fetch_failed(cx, request),
         }
@@ -471,6 +484,12 @@ impl Stages {
                 self.ask_finished(cx, images);
             }
             CoreNote::Finished { images } => self.home.on_finished(cx, &images),
+            CoreNote::Holders { image, index, holders } => {
+                self.home.on_holders(cx, image, holders.as_deref().unwrap_or_default());
+                if let Some(holders) = holders {
+                    self.delivery.on_holders(cx, &mut self.home, index, &holders);
+                }
+            }
             CoreNote::InboxSubscribed { conn, result } => self.delivery.on_subscribed(cx, conn, result),
             CoreNote::InboxEntries { conn, entries, .. } => {
                 self.delivery.on_entries(cx, &mut self.home, conn, entries);
@@ -482,6 +501,7 @@ impl Stages {
             }
             CoreNote::ReportAsk => self.report(cx),
             CoreNote::Unclaimed { .. }
+            | CoreNote::HoldersAsk { .. }
             | CoreNote::InboxSubscribe { .. }
             | CoreNote::InboxPull { .. }
             | CoreNote::InboxUnsubscribe { .. }
@@ -493,8 +513,18 @@ impl Stages {
     }
 
     fn on_chunk_read(&mut self, cx: &mut Context<'_>, ticket: Ticket, result: Result<Body, DiskError>) {
-        let (purpose, body) = self.home.chunks.on_read(cx, ticket, result);
+        let (purpose, read) = self.home.chunks.on_read(cx, ticket, result);
+        if let Err(slot) = read {
+            self.home.note_rot(cx, slot);
+        }
+        let body = read.ok();
         match purpose {
+            ReadPurpose::Scrub { cost } => {
+                self.home.on_scrub_read(cost);
+                if let Some(body) = body {
+                    cx.release(body.buf);
+                }
+            }
             ReadPurpose::Deliver { conn, seq, offset } => {
                 self.delivery.on_read(cx, &mut self.home, (conn, seq, offset), body);
             }
@@ -533,6 +563,7 @@ impl Stages {
             image_bytes,
             chunk_files: space.file_count(),
             room_bytes: space.room_bytes(),
+            repairs: self.home.repairs(),
         };
         cx.tell(CoreId(0), CoreNote::Report(report));
         if self.home.is_claims_complete() {

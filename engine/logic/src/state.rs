@@ -20,7 +20,7 @@ use proto::ids::{
 };
 use proto::limits::SESSION_WINDOW;
 use proto::peer::ReadyReceiver;
-use proto::record::{Ready, Record, RecordBody};
+use proto::record::{Lost, Ready, Record, RecordBody};
 use proto::ring::{Member, Ring};
 
 use self::frozen::Frozen;
@@ -123,6 +123,8 @@ pub enum Outcome {
     Ready(Result<ReadyOutcome, Refusal>),
     /// What was acknowledged, clamped, and the records whose last receiver acknowledged.
     Acked(Vec<(InboxId, InboxSeq)>, Vec<Freed>),
+    /// A holder is none any more for these records. The inbox of the sender that is told of a damaged image, if there is one.
+    Lost(Vec<Freed>, Option<InboxId>),
     /// The ring is another one.
     RingChanged,
     /// Sessions ended, or nothing changed.
@@ -208,6 +210,7 @@ impl State {
                 Outcome::Nothing
             }
             RecordBody::Probe { .. } => Outcome::Nothing,
+            RecordBody::Lost(lost) => self.lose(index, lost),
         }
     }
 
@@ -252,6 +255,7 @@ impl State {
         for &inbox in receivers {
             let name = &self.inboxes.get(&inbox).ok_or(Refusal::UnknownReceiver)?.name;
             match known.and_then(|known| known.ready.iter().find(|(other, _)| *other == inbox)) {
+                Some(&(_, index)) if self.is_damaged(index) => return Err(Refusal::Damaged),
                 Some(&(_, index)) => outcome.ready.push(self.ready_receiver(name, index)),
                 None => outcome.fresh.push(inbox),
             }
@@ -498,6 +502,50 @@ impl State {
         members.iter_mut().for_each(change);
         self.ring = Ring::new(RingEpoch(index.0), members);
         Outcome::RingChanged
+    }
+
+    /// Those of the records that name this holder do not any more.
+    fn lose(&mut self, index: LogIndex, record: &Lost) -> Outcome {
+        let (mut changed, mut damaged) = (Vec::new(), None);
+        for lost in &record.records {
+            let Some(ready) = self.readies.get_mut(lost) else { continue };
+            let is_last = *ready.holders == [record.holder];
+            if !ready.holders.contains(&record.holder) || is_last && damaged.is_some() {
+                continue;
+            }
+            if let Some(frozen) = &mut self.frozen {
+                frozen.keep_ready(*lost, ready.clone());
+            }
+            let left: Vec<Holder> = ready.holders.iter().copied().filter(|holder| *holder != record.holder).collect();
+            ready.holders = self.holder_sets.intern(&left);
+            if is_last {
+                damaged = Some(ready.clone());
+            }
+            changed.push(Freed { image: ready.image, index: *lost, holders: [record.holder].into() });
+        }
+        let told = damaged.and_then(|ready| self.tell_sender(index, ready));
+        Outcome::Lost(changed, told)
+    }
+
+    /// Puts a damaged image into the inbox of its sender, if the sender is registered and not a receiver itself.
+    fn tell_sender(&mut self, index: LogIndex, damaged: ReadyState) -> Option<InboxId> {
+        let inbox = *self.clients.get(&damaged.sender)?;
+        if damaged.receivers.as_slice().contains(&inbox) {
+            return None;
+        }
+        self.readies.insert(index, ReadyState { receivers: Receivers::One(inbox), left: 1, ..damaged });
+        self.inboxes.get_mut(&inbox).expect("a client has an inbox").waiting.push_back(index);
+        Some(inbox)
+    }
+
+    /// Whether nobody has the bytes of this record any more.
+    fn is_damaged(&self, index: LogIndex) -> bool {
+        self.readies.get(&index).is_some_and(|ready| ready.holders.is_empty())
+    }
+
+    /// Who has the bytes of this record, if a receiver still waits for them.
+    pub fn holders_of(&self, index: LogIndex) -> Option<&[Holder]> {
+        self.readies.get(&index).map(|ready| &*ready.holders)
     }
 
     fn ready_receiver(&self, name: &str, index: LogIndex) -> ReadyReceiver {

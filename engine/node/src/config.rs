@@ -49,6 +49,8 @@ pub const RESERVE_BYTES_DEFAULT: u64 = 4 * SEGMENT_BYTES_DEFAULT as u64;
 pub const UPLOAD_IDLE_SECONDS_DEFAULT: u64 = 3600;
 /// Sessions end after this long without use, unless told otherwise: seven days.
 pub const SESSION_IDLE_SECONDS_DEFAULT: u64 = 7 * 24 * 3600;
+/// Default of `NodeConfig::scrub_seconds`.
+pub const SCRUB_SECONDS_DEFAULT: u64 = 24 * 3600;
 /// Longest idle time that can be set: ten years, so that no sum of times overflows.
 pub const IDLE_SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
 /// Client connections of a node unless told otherwise.
@@ -127,6 +129,9 @@ pub struct NodeConfig {
     /// Sessions unused for this long end.
     #[serde(default = "session_idle_default")]
     pub session_idle_seconds: u64,
+    /// All stored image bytes are read again this often, at the soonest; 0 for never.
+    #[serde(default = "scrub_default")]
+    pub scrub_seconds: u64,
     /// Client connections at a time; more are closed as they come.
     #[serde(default = "connections_max_default")]
     pub connections_max: u32,
@@ -162,6 +167,10 @@ fn upload_idle_default() -> u64 {
 
 fn session_idle_default() -> u64 {
     SESSION_IDLE_SECONDS_DEFAULT
+}
+
+fn scrub_default() -> u64 {
+    SCRUB_SECONDS_DEFAULT
 }
 
 fn connections_max_default() -> u32 {
@@ -219,6 +228,7 @@ impl NodeConfig {
             flush: FlushChoice::default(),
             upload_idle_seconds: UPLOAD_IDLE_SECONDS_DEFAULT,
             session_idle_seconds: SESSION_IDLE_SECONDS_DEFAULT,
+            scrub_seconds: SCRUB_SECONDS_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
         }
     }
@@ -262,6 +272,7 @@ impl NodeConfig {
         within("cache_bytes", self.cache_bytes, 0, CACHE_BYTES_MAX)?;
         within("upload_idle_seconds", self.upload_idle_seconds, 1, IDLE_SECONDS_MAX)?;
         within("session_idle_seconds", self.session_idle_seconds, 1, IDLE_SECONDS_MAX)?;
+        within("scrub_seconds", self.scrub_seconds, 0, IDLE_SECONDS_MAX)?;
         within("connections_max", self.connections_max.into(), 1, CONNECTIONS_MAX_BOUND.into())
     }
 

@@ -195,6 +195,7 @@ fn refusal_words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::NotReady => ("the node is not ready", "wait until the cluster is formed, or look at the node's log"),
         Refusal::Superseded => ("a newer session of the same inbox took over", "run one receiver for each name"),
         Refusal::NotHeld => ("the bytes are not there now", "start the nodes that hold them"),
+        Refusal::Damaged => ("accepted before, and lost: no node has its bytes any more", "send it as a new image"),
         Refusal::NotMember => ("the other end is no member", "check the node's address"),
     }
 }

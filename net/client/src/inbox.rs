@@ -52,7 +52,7 @@ pub enum InboxInput {
 
 /// What a receiver session says beside the common actions.
 ///
-/// Per image: one `Begin`, `Write`s without gap from offset 0, then `Finish` or `Abort`.
+/// Per image: one `Begin`, `Write`s without gap from offset 0, then `Finish` or `Abort`; or one `Damaged`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum InboxEvent {
     /// The inbox is open.
@@ -83,6 +83,12 @@ pub enum InboxEvent {
     Abort {
         /// Which image.
         seq: InboxSeq,
+    },
+    /// No node has the bytes of this image any more, and none come: its place is passed like that of one that was finished.
+    /// Make that durable, then say `InboxInput::Stored`. What was written of it was thrown away (`Abort` before).
+    Damaged {
+        /// All about it.
+        head: Box<ImageHead>,
     },
     /// The bytes were not those the sender had. They are thrown away (`Abort` follows) and fetched again.
     Corrupt {
@@ -365,6 +371,11 @@ impl InboxSession {
         if Some(head.inbox) != self.inbox {
             return Err("an image of another inbox");
         }
+        if head.is_damaged && self.incoming.is_some_and(|incoming| incoming.seq == head.seq) {
+            // It became so in the middle.
+            self.incoming = None;
+            self.next_seq = head.seq;
+        }
         // The home passes over what was acknowledged on this link before it came to it.
         let is_next = head.seq == self.next_seq || (head.seq > self.next_seq && head.seq.0 - 1 <= self.told_upto.0);
         if !is_next {
@@ -379,6 +390,14 @@ impl InboxSession {
         self.next_seq = InboxSeq(head.seq.0 + 1);
         self.caught_up.on_head();
         let skip = self.has(head.seq) || self.unstored.contains(&head.seq);
+        if head.is_damaged {
+            if !skip {
+                self.abort(actions);
+                self.unstored.insert(head.seq);
+                actions.push(Action::Event(InboxEvent::Damaged { head: Box::new(head) }));
+            }
+            return Ok(());
+        }
         let (seq, length) = (head.seq, head.fingerprint.length);
         self.incoming = Some(Incoming { seq, length, end: 0, begun: false, skip });
         if skip || self.partial.as_ref().is_some_and(|partial| *partial.head == head) {

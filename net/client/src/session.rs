@@ -73,12 +73,12 @@ pub struct Welcome {
 
 impl Welcome {
     /// The facts, if `reply` is a welcome; else the reply as it was.
-    pub fn from_reply(reply: ClientReply) -> Result<Welcome, ClientReply> {
+    pub fn from_reply(reply: ClientReply) -> Result<Welcome, Box<ClientReply>> {
         match reply {
             ClientReply::Welcome { version, cluster, node, core, ring, image_bytes_max, credit } => {
                 Ok(Welcome { version, cluster, node, core, ring, image_bytes_max, credit })
             }
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
     }
 }

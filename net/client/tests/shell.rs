@@ -409,6 +409,9 @@ fn failing_sink_leaves_the_image_for_the_next_call() {
         fn abort(&mut self) {
             self.1.clear();
         }
+        fn damaged(&mut self, _head: &proto::client::ImageHead) -> Result<(), ClientError> {
+            Ok(())
+        }
     }
     let fake = Fake::start(1);
     let bytes = image(2 * MIB, 1);

@@ -157,6 +157,7 @@ impl LeaderRequest {
                 address_text("peer_address", peer_address)
             }
             LeaderRequest::Unreachable { node: id } => node("node", *id),
+            LeaderRequest::Lost(lost) => lost.check(),
         }
     }
 }

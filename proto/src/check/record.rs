@@ -2,10 +2,10 @@
 
 use super::{
     CheckError, acknowledgements, address_text, client_name, cores, distinct, file_name, fingerprint, holders, image,
-    inbox, length, members, node, range,
+    inbox, length, members, node, range, shard,
 };
-use crate::limits::{HOLDERS_MAX, IMAGE_BYTES_MAX, PROBE_BYTES_MAX, RECEIVERS_MAX};
-use crate::record::{Ready, Record, RecordBody};
+use crate::limits::{HOLDERS_MAX, IMAGE_BYTES_MAX, LOST_MAX, PROBE_BYTES_MAX, RECEIVERS_MAX};
+use crate::record::{Lost, Ready, Record, RecordBody};
 
 impl Record {
     /// Whether the record keeps the rules.
@@ -35,7 +35,16 @@ impl RecordBody {
             }
             RecordBody::ExpireSessions { .. } => Ok(()),
             RecordBody::Probe { payload } => length("payload", payload.len(), 0, PROBE_BYTES_MAX),
+            RecordBody::Lost(lost) => lost.check(),
         }
+    }
+}
+
+impl Lost {
+    pub(super) fn check(&self) -> Result<(), CheckError> {
+        shard("holder", self.holder.address)?;
+        length("records", self.records.len(), 1, LOST_MAX)?;
+        distinct("records", &self.records)
     }
 }
 

@@ -3,13 +3,14 @@
 use flatbuffers::{ForwardsUOffset, UnionWIPOffset, Vector, WIPOffset};
 
 use super::parts::{
-    put_bytes, put_holders, put_names, put_places, put_text, take_bytes, take_holders, take_names, take_places,
-    take_refusal, take_text,
+    put_bytes, put_holders, put_indexes, put_names, put_places, put_text, take_bytes, take_holders, take_indexes,
+    take_names, take_places, take_refusal, take_text,
 };
 use super::{Builder, DecodeError, Encoder};
 use crate::generated::{answer, ask, peer};
 use crate::ids::{InboxId, Incarnation, LogIndex, NodeId, Sequence};
 use crate::peer::{LeaderAnswer, LeaderRequest, Notice, ReadyReceiver};
+use crate::record::Lost;
 
 type Body = WIPOffset<UnionWIPOffset>;
 type ReadyList<'a> = Vector<'a, ForwardsUOffset<answer::ReadyReceiver<'a>>>;
@@ -62,6 +63,11 @@ pub(super) fn put_leader_request(encoder: &mut Encoder, request: &LeaderRequest)
         LeaderRequest::Unreachable { node } => {
             let body = ask::Unreachable::create(b, &ask::UnreachableArgs { node: node.0 });
             (ask::LeaderRequest::Unreachable, body.as_union_value())
+        }
+        LeaderRequest::Lost(lost) => {
+            let records = Some(put_indexes(b, &lost.records));
+            let args = ask::LostArgs { holder: Some(&lost.holder.into()), records };
+            (ask::LeaderRequest::Lost, ask::Lost::create(b, &args).as_union_value())
         }
     }
 }
@@ -130,6 +136,10 @@ pub(super) fn take_leader_request(m: peer::Request<'_>) -> Result<LeaderRequest,
         }
         ask::LeaderRequest::Unreachable => {
             LeaderRequest::Unreachable { node: NodeId(m.body_as_unreachable().ok_or(unknown)?.node()) }
+        }
+        ask::LeaderRequest::Lost => {
+            let body = m.body_as_lost().ok_or(unknown)?;
+            LeaderRequest::Lost(Lost { holder: body.holder().into(), records: take_indexes(body.records()) })
         }
         _ => return Err(unknown),
     };

@@ -7,8 +7,8 @@ use crate::check;
 use crate::error::Refusal;
 use crate::generated::ids as wire;
 use crate::ids::{
-    Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, NodeId, RingEpoch,
-    Sequence, SessionId,
+    Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId,
+    RingEpoch, Sequence, SessionId,
 };
 use crate::limits::TEXT_BYTES_MAX;
 use crate::ring::{Member, Ring};
@@ -123,6 +123,14 @@ pub(super) fn take_names(names: Names<'_>) -> Vec<String> {
 
 pub(super) fn put_holders(builder: &mut Builder, holders: &[Holder]) -> HoldersOffset {
     builder.create_vector_from_iter(holders.iter().map(|&holder| wire::Holder::from(holder)))
+}
+
+pub(super) fn put_indexes(builder: &mut Builder, indexes: &[LogIndex]) -> WIPOffset<Vector<'static, u64>> {
+    builder.create_vector_from_iter(indexes.iter().map(|index| index.0))
+}
+
+pub(super) fn take_indexes(indexes: Vector<'_, u64>) -> Vec<LogIndex> {
+    indexes.iter().map(LogIndex).collect()
 }
 
 pub(super) fn take_holders(holders: Vector<'_, wire::Holder>) -> Vec<Holder> {

@@ -5,12 +5,13 @@
 use flatbuffers::{UnionWIPOffset, WIPOffset};
 
 use super::parts::{
-    put_bytes, put_holders, put_members, put_places, take_bytes, take_holders, take_members, take_places,
+    put_bytes, put_holders, put_indexes, put_members, put_places, take_bytes, take_holders, take_indexes, take_members,
+    take_places,
 };
 use super::{DecodeError, Encoder, root};
 use crate::generated::record as wire;
 use crate::ids::{InboxId, Incarnation, NodeId, Sequence};
-use crate::record::{Ready, Record, RecordBody};
+use crate::record::{Lost, Ready, Record, RecordBody};
 
 /// The bytes of `record`.
 ///
@@ -87,6 +88,11 @@ fn put(encoder: &mut Encoder, body: &RecordBody) -> (wire::RecordBody, WIPOffset
             let payload = Some(put_bytes(b, payload));
             (wire::RecordBody::Probe, wire::Probe::create(b, &wire::ProbeArgs { payload }).as_union_value())
         }
+        RecordBody::Lost(lost) => {
+            let records = Some(put_indexes(b, &lost.records));
+            let args = wire::LostArgs { holder: Some(&lost.holder.into()), records };
+            (wire::RecordBody::Lost, wire::Lost::create(b, &args).as_union_value())
+        }
     }
 }
 
@@ -162,6 +168,10 @@ fn take(m: wire::Record<'_>) -> Result<RecordBody, DecodeError> {
         }
         wire::RecordBody::Probe => {
             RecordBody::Probe { payload: take_bytes(m.body_as_probe().ok_or(unknown)?.payload()) }
+        }
+        wire::RecordBody::Lost => {
+            let body = m.body_as_lost().ok_or(unknown)?;
+            RecordBody::Lost(Lost { holder: body.holder().into(), records: take_indexes(body.records()) })
         }
         _ => return Err(unknown),
     };

@@ -122,6 +122,7 @@ fn put_head(encoder: &mut Encoder, head: &ImageHead) -> Root {
         sender: Some(sender),
         name: Some(name),
         index: head.index.0,
+        damaged: head.is_damaged,
     };
     (Kind::ReplyHead, wire::Head::create(b, &args).as_union_value())
 }
@@ -170,6 +171,7 @@ impl From<&CoreStatus> for wire::CoreStatus {
             status.image_bytes,
             status.chunk_files,
             status.room_bytes,
+            status.repairs,
         )
     }
 }
@@ -184,6 +186,7 @@ impl From<&wire::CoreStatus> for CoreStatus {
             image_bytes: status.image_bytes(),
             chunk_files: status.chunk_files(),
             room_bytes: status.room_bytes(),
+            repairs: status.repairs(),
         }
     }
 }
@@ -290,6 +293,7 @@ fn take_head(m: wire::Head<'_>) -> ClientReply {
         sender: m.sender().to_owned(),
         name: m.name().to_owned(),
         index: LogIndex(m.index()),
+        is_damaged: m.damaged(),
     })
 }
 

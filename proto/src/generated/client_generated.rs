@@ -1360,10 +1360,10 @@ pub mod reply {
 // struct CoreStatus, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
-pub struct CoreStatus(pub [u8; 56]);
+pub struct CoreStatus(pub [u8; 64]);
 impl Default for CoreStatus { 
   fn default() -> Self { 
-    Self([0; 56])
+    Self([0; 64])
   }
 }
 impl ::core::fmt::Debug for CoreStatus {
@@ -1376,6 +1376,7 @@ impl ::core::fmt::Debug for CoreStatus {
       .field("image_bytes", &self.image_bytes())
       .field("chunk_files", &self.chunk_files())
       .field("room_bytes", &self.room_bytes())
+      .field("repairs", &self.repairs())
       .finish()
   }
 }
@@ -1427,8 +1428,9 @@ impl<'a> CoreStatus {
     image_bytes: u64,
     chunk_files: u64,
     room_bytes: u64,
+    repairs: u64,
   ) -> Self {
-    let mut s = Self([0; 56]);
+    let mut s = Self([0; 64]);
     s.set_core(core);
     s.set_connections(connections);
     s.set_uploads(uploads);
@@ -1436,6 +1438,7 @@ impl<'a> CoreStatus {
     s.set_image_bytes(image_bytes);
     s.set_chunk_files(chunk_files);
     s.set_room_bytes(room_bytes);
+    s.set_repairs(repairs);
     s
   }
 
@@ -1637,6 +1640,35 @@ impl<'a> CoreStatus {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
         self.0[48..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn repairs(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[56..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_repairs(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[56..].as_mut_ptr(),
         ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
@@ -2778,6 +2810,7 @@ impl<'a> Head<'a> {
   pub const VT_SENDER: ::flatbuffers::VOffsetT = 10;
   pub const VT_NAME: ::flatbuffers::VOffsetT = 12;
   pub const VT_INDEX: ::flatbuffers::VOffsetT = 14;
+  pub const VT_DAMAGED: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2795,6 +2828,7 @@ impl<'a> Head<'a> {
     if let Some(x) = args.fingerprint { builder.add_fingerprint(x); }
     if let Some(x) = args.image { builder.add_image(x); }
     if let Some(x) = args.place { builder.add_place(x); }
+    builder.add_damaged(args.damaged);
     builder.finish()
   }
 
@@ -2841,6 +2875,13 @@ impl<'a> Head<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Head::VT_INDEX, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn damaged(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Head::VT_DAMAGED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Head<'_> {
@@ -2855,6 +2896,7 @@ impl ::flatbuffers::Verifiable for Head<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("sender", Self::VT_SENDER, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
      .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<bool>("damaged", Self::VT_DAMAGED, false)?
      .finish();
     Ok(())
   }
@@ -2866,6 +2908,7 @@ pub struct HeadArgs<'a> {
     pub sender: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub index: u64,
+    pub damaged: bool,
 }
 impl<'a> Default for HeadArgs<'a> {
   #[inline]
@@ -2877,6 +2920,7 @@ impl<'a> Default for HeadArgs<'a> {
       sender: None, // required field
       name: None, // required field
       index: 0,
+      damaged: false,
     }
   }
 }
@@ -2911,6 +2955,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HeadBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Head::VT_INDEX, index, 0);
   }
   #[inline]
+  pub fn add_damaged(&mut self, damaged: bool) {
+    self.fbb_.push_slot::<bool>(Head::VT_DAMAGED, damaged, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HeadBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HeadBuilder {
@@ -2939,6 +2987,7 @@ impl ::core::fmt::Debug for Head<'_> {
       ds.field("sender", &self.sender());
       ds.field("name", &self.name());
       ds.field("index", &self.index());
+      ds.field("damaged", &self.damaged());
       ds.finish()
   }
 }

@@ -597,10 +597,10 @@ pub mod ask {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_LEADER_REQUEST: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_LEADER_REQUEST: u8 = 8;
+pub const ENUM_MAX_LEADER_REQUEST: u8 = 9;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_LEADER_REQUEST: [LeaderRequest; 9] = [
+pub const ENUM_VALUES_LEADER_REQUEST: [LeaderRequest; 10] = [
   LeaderRequest::NONE,
   LeaderRequest::Register,
   LeaderRequest::OpenSession,
@@ -610,6 +610,7 @@ pub const ENUM_VALUES_LEADER_REQUEST: [LeaderRequest; 9] = [
   LeaderRequest::Probe,
   LeaderRequest::Return,
   LeaderRequest::Unreachable,
+  LeaderRequest::Lost,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -626,9 +627,10 @@ impl LeaderRequest {
   pub const Probe: Self = Self(6);
   pub const Return: Self = Self(7);
   pub const Unreachable: Self = Self(8);
+  pub const Lost: Self = Self(9);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 8;
+  pub const ENUM_MAX: u8 = 9;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Register,
@@ -639,6 +641,7 @@ impl LeaderRequest {
     Self::Probe,
     Self::Return,
     Self::Unreachable,
+    Self::Lost,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -652,6 +655,7 @@ impl LeaderRequest {
       Self::Probe => Some("Probe"),
       Self::Return => Some("Return"),
       Self::Unreachable => Some("Unreachable"),
+      Self::Lost => Some("Lost"),
       _ => None,
     }
   }
@@ -1708,6 +1712,121 @@ impl ::core::fmt::Debug for Unreachable<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Unreachable");
       ds.field("node", &self.node());
+      ds.finish()
+  }
+}
+pub enum LostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Lost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Lost<'a> {
+  type Inner = Lost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Lost<'a> {
+  pub const VT_HOLDER: ::flatbuffers::VOffsetT = 4;
+  pub const VT_RECORDS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Lost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Lost<'bldr>> {
+    let mut builder = LostBuilder::new(_fbb);
+    if let Some(x) = args.records { builder.add_records(x); }
+    if let Some(x) = args.holder { builder.add_holder(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn holder(&self) -> &'a super::ids::Holder {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::Holder>(Lost::VT_HOLDER, None).unwrap()}
+  }
+  #[inline]
+  pub fn records(&self) -> ::flatbuffers::Vector<'a, u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Lost::VT_RECORDS, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Lost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<super::ids::Holder>("holder", Self::VT_HOLDER, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("records", Self::VT_RECORDS, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LostArgs<'a> {
+    pub holder: Option<&'a super::ids::Holder>,
+    pub records: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for LostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LostArgs {
+      holder: None, // required field
+      records: None, // required field
+    }
+  }
+}
+
+pub struct LostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_holder(&mut self, holder: &super::ids::Holder) {
+    self.fbb_.push_slot_always::<&super::ids::Holder>(Lost::VT_HOLDER, holder);
+  }
+  #[inline]
+  pub fn add_records(&mut self, records: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Lost::VT_RECORDS, records);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Lost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Lost::VT_HOLDER,"holder");
+    self.fbb_.required(o, Lost::VT_RECORDS,"records");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Lost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Lost");
+      ds.field("holder", &self.holder());
+      ds.field("records", &self.records());
       ds.finish()
   }
 }
@@ -3314,6 +3433,20 @@ impl<'a> Request<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_lost(&self) -> Option<super::ask::Lost<'a>> {
+    if self.body_type() == super::ask::LeaderRequest::Lost {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { super::ask::Lost::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Request<'_> {
@@ -3335,6 +3468,7 @@ impl ::flatbuffers::Verifiable for Request<'_> {
           super::ask::LeaderRequest::Probe => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<super::ask::Probe>>("super::ask::LeaderRequest::Probe", pos),
           super::ask::LeaderRequest::Return => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<super::ask::Return>>("super::ask::LeaderRequest::Return", pos),
           super::ask::LeaderRequest::Unreachable => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<super::ask::Unreachable>>("super::ask::LeaderRequest::Unreachable", pos),
+          super::ask::LeaderRequest::Lost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<super::ask::Lost>>("super::ask::LeaderRequest::Lost", pos),
           _ => Ok(()),
         }
      })?
@@ -3463,6 +3597,13 @@ impl ::core::fmt::Debug for Request<'_> {
         },
         super::ask::LeaderRequest::Unreachable => {
           if let Some(x) = self.body_as_unreachable() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        super::ask::LeaderRequest::Lost => {
+          if let Some(x) = self.body_as_lost() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -12,10 +12,10 @@ pub mod record {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_RECORD_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_RECORD_BODY: u8 = 8;
+pub const ENUM_MAX_RECORD_BODY: u8 = 9;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_RECORD_BODY: [RecordBody; 9] = [
+pub const ENUM_VALUES_RECORD_BODY: [RecordBody; 10] = [
   RecordBody::NONE,
   RecordBody::Genesis,
   RecordBody::Register,
@@ -25,6 +25,7 @@ pub const ENUM_VALUES_RECORD_BODY: [RecordBody; 9] = [
   RecordBody::RingChange,
   RecordBody::ExpireSessions,
   RecordBody::Probe,
+  RecordBody::Lost,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,9 +42,10 @@ impl RecordBody {
   pub const RingChange: Self = Self(6);
   pub const ExpireSessions: Self = Self(7);
   pub const Probe: Self = Self(8);
+  pub const Lost: Self = Self(9);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 8;
+  pub const ENUM_MAX: u8 = 9;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Genesis,
@@ -54,6 +56,7 @@ impl RecordBody {
     Self::RingChange,
     Self::ExpireSessions,
     Self::Probe,
+    Self::Lost,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -67,6 +70,7 @@ impl RecordBody {
       Self::RingChange => Some("RingChange"),
       Self::ExpireSessions => Some("ExpireSessions"),
       Self::Probe => Some("Probe"),
+      Self::Lost => Some("Lost"),
       _ => None,
     }
   }
@@ -1126,6 +1130,121 @@ impl ::core::fmt::Debug for Probe<'_> {
       ds.finish()
   }
 }
+pub enum LostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Lost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Lost<'a> {
+  type Inner = Lost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Lost<'a> {
+  pub const VT_HOLDER: ::flatbuffers::VOffsetT = 4;
+  pub const VT_RECORDS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Lost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Lost<'bldr>> {
+    let mut builder = LostBuilder::new(_fbb);
+    if let Some(x) = args.records { builder.add_records(x); }
+    if let Some(x) = args.holder { builder.add_holder(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn holder(&self) -> &'a super::ids::Holder {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::Holder>(Lost::VT_HOLDER, None).unwrap()}
+  }
+  #[inline]
+  pub fn records(&self) -> ::flatbuffers::Vector<'a, u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Lost::VT_RECORDS, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Lost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<super::ids::Holder>("holder", Self::VT_HOLDER, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("records", Self::VT_RECORDS, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LostArgs<'a> {
+    pub holder: Option<&'a super::ids::Holder>,
+    pub records: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+}
+impl<'a> Default for LostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LostArgs {
+      holder: None, // required field
+      records: None, // required field
+    }
+  }
+}
+
+pub struct LostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_holder(&mut self, holder: &super::ids::Holder) {
+    self.fbb_.push_slot_always::<&super::ids::Holder>(Lost::VT_HOLDER, holder);
+  }
+  #[inline]
+  pub fn add_records(&mut self, records: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Lost::VT_RECORDS, records);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Lost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Lost::VT_HOLDER,"holder");
+    self.fbb_.required(o, Lost::VT_RECORDS,"records");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Lost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Lost");
+      ds.field("holder", &self.holder());
+      ds.field("records", &self.records());
+      ds.finish()
+  }
+}
 pub enum RecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1296,6 +1415,20 @@ impl<'a> Record<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_lost(&self) -> Option<Lost<'a>> {
+    if self.body_type() == RecordBody::Lost {
+      let u = self.body();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { Lost::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Record<'_> {
@@ -1315,6 +1448,7 @@ impl ::flatbuffers::Verifiable for Record<'_> {
           RecordBody::RingChange => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<RingChange>>("RecordBody::RingChange", pos),
           RecordBody::ExpireSessions => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ExpireSessions>>("RecordBody::ExpireSessions", pos),
           RecordBody::Probe => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Probe>>("RecordBody::Probe", pos),
+          RecordBody::Lost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Lost>>("RecordBody::Lost", pos),
           _ => Ok(()),
         }
      })?
@@ -1428,6 +1562,13 @@ impl ::core::fmt::Debug for Record<'_> {
         },
         RecordBody::Probe => {
           if let Some(x) = self.body_as_probe() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        RecordBody::Lost => {
+          if let Some(x) = self.body_as_lost() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -29,7 +29,7 @@ fn places(text: &str) -> Vec<(u64, u64)> {
 
 /// The images of records that made one ready.
 fn images(text: &str) -> BTreeSet<String> {
-    lines(text).iter().map(|entry| entry["record"]["image"].as_str().unwrap().to_owned()).collect()
+    lines(text).iter().map(|entry| entry["record"]["body"]["image"].as_str().unwrap().to_owned()).collect()
 }
 
 fn data(cluster: &Cluster, number: u64) -> String {

@@ -16,7 +16,7 @@ use proto::ids::{
     Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId,
     Sequence, SessionId,
 };
-use proto::record::{Ready, Record, RecordBody};
+use proto::record::{Lost, Ready, Record, RecordBody};
 use proto::samples;
 
 use crate::memory;
@@ -87,7 +87,7 @@ fn name(script: &mut Script<'_>) -> String {
 }
 
 fn body(script: &mut Script<'_>, model: &Model) -> RecordBody {
-    match script.below(10) {
+    match script.below(11) {
         0 => RecordBody::Register { name: name(script) },
         1 => RecordBody::OpenSession { sender: name(script) },
         2..=5 => RecordBody::Ready(ready(script, model)),
@@ -95,6 +95,10 @@ fn body(script: &mut Script<'_>, model: &Model) -> RecordBody {
             let upto = (0..1 + script.below(3)).map(|_| (model.some_inbox(script), InboxSeq(script.number(u64::MAX))));
             RecordBody::Acked { upto: upto.collect() }
         }
+        10 => RecordBody::Lost(Lost {
+            holder: some_holder(script.byte()),
+            records: (0..1 + script.below(3)).map(|_| LogIndex(script.number(40))).collect(),
+        }),
         7 => RecordBody::ExpireSessions { idle_since_ms: script.number(u64::MAX) },
         8 => RecordBody::RingChange {
             node: NodeId(script.number(5)),
@@ -113,18 +117,21 @@ fn body(script: &mut Script<'_>, model: &Model) -> RecordBody {
     }
 }
 
-fn ready(script: &mut Script<'_>, model: &Model) -> Ready {
-    let holder = |node: u8| Holder {
+fn some_holder(node: u8) -> Holder {
+    Holder {
         address: Address { node: NodeId(u64::from(node % 4)), core: CoreId(u16::from(node / 4)) },
         incarnation: Incarnation(1),
-    };
+    }
+}
+
+fn ready(script: &mut Script<'_>, model: &Model) -> Ready {
     Ready {
         image: ImageId { session: model.some_session(script), sequence: Sequence(script.number(SEQUENCE_MAX)) },
         low_water: Sequence(script.number(SEQUENCE_MAX)),
         fingerprint: Fingerprint { length: script.number(1 << 31), checksum: u64::from(script.byte() % 2) },
         name: name(script),
         receivers: (0..1 + script.below(3)).map(|_| model.some_inbox(script)).collect(),
-        holders: (0..1 + script.below(2)).map(|_| holder(script.byte())).collect(),
+        holders: (0..1 + script.below(2)).map(|_| some_holder(script.byte())).collect(),
     }
 }
 
@@ -212,6 +219,21 @@ impl Model {
                 assert!(expected.is_empty(), "not freed: {expected:?}");
                 for (inbox, seq) in clamped {
                     assert!(seq.0 <= self.inboxes[&inbox].acked, "acknowledged more than was assigned");
+                }
+            }
+            (Outcome::Lost(changed, told), RecordBody::Lost(lost)) => {
+                let mut emptied = 0;
+                for freed in &changed {
+                    assert!(lost.records.contains(&freed.index) && *freed.holders == [lost.holder]);
+                    emptied += usize::from(self.states[0].holders_of(freed.index) == Some(&[]));
+                }
+                assert!(emptied <= 1, "one record makes at most one image damaged");
+                if let Some(inbox) = told {
+                    assert_eq!(emptied, 1);
+                    let damaged = changed.iter().find(|freed| self.states[0].holders_of(freed.index) == Some(&[]));
+                    let image = damaged.expect("one of them is").image;
+                    self.inboxes.get_mut(&inbox).expect("a sender that is registered").assigned.push(index);
+                    self.waiting.insert(index, (image, 1));
                 }
             }
             (outcome, body) => {

@@ -126,8 +126,8 @@ impl Book {
             assert!(!has_rival, "receiver {inbox} got two images of one id: {content} and {:?}", image.rival);
             let want = &self.wants[image.want];
             assert!(want.receivers.contains(&inbox), "image {content} was not for receiver {inbox}");
-            // Of a node without room a whole copy may be left that nobody could cancel.
-            let is_final = image.refused.is_some_and(|refusal| refusal != Refusal::NoSpace);
+            // Of a node without room a whole copy may be left that nobody could cancel. What is damaged was accepted.
+            let is_final = image.refused.is_some_and(|refusal| !matches!(refusal, Refusal::NoSpace | Refusal::Damaged));
             let is_refused = is_final && want.receivers.len() == 1;
             assert!(!is_refused, "image {content} was refused ({:?}) and delivered", image.refused);
             if let Some(accepted_us) = image.accepted_us {

@@ -25,10 +25,10 @@ use logic::shard::Shard;
 use logic::vote::Vote;
 use proto::checksum::{crc32, crc64};
 use proto::codec::decode_record;
-use proto::ids::{Address, ImageId, InboxId, LogIndex, NodeId, RequestId};
+use proto::ids::{Address, Fingerprint, ImageId, InboxId, LogIndex, NodeId, RequestId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{LeaderRequest, RaftMessage};
-use proto::record::{Ready, Record, RecordBody};
+use proto::record::{Ready, RecordBody};
 
 use crate::setup::CACHE_BYTES;
 use crate::world::Disks;
@@ -45,11 +45,15 @@ pub struct Checks {
     voters: u64,
     /// Checks made.
     pub made: u64,
-    leaders: BTreeMap<u64, NodeId>,                // by term
-    chosen: Vec<(u64, u32)>,                       // term and checksum of the record, from index 1
-    seen: BTreeMap<NodeId, (u64, u64)>,            // process, and up to which index it was looked at
-    links: BTreeMap<(NodeId, u64, NodeId), u64>,   // newest link from which a process took a message, by sender
-    ready: BTreeMap<ImageId, BTreeSet<InboxId>>,   // receivers for whom records made it ready
+    /// Copies of which a record says that they are lost.
+    pub lost: u64,
+    leaders: BTreeMap<u64, NodeId>,              // by term
+    chosen: Vec<(u64, u32)>,                     // term and checksum of the record, from index 1
+    seen: BTreeMap<NodeId, (u64, u64)>,          // process, and up to which index it was looked at
+    links: BTreeMap<(NodeId, u64, NodeId), u64>, // newest link from which a process took a message, by sender
+    ready: BTreeMap<ImageId, BTreeSet<InboxId>>, // receivers for whom records made it ready
+    /// Of the records known to be committed, by index: whose bytes, and who has them.
+    pub(crate) holders: BTreeMap<u64, (ImageId, Fingerprint, Vec<Address>)>,
     requests: BTreeMap<(Address, RequestId), u64>, // checksum of what was asked
 }
 
@@ -59,11 +63,13 @@ impl Checks {
         Checks {
             voters,
             made: 0,
+            lost: 0,
             leaders: BTreeMap::new(),
             chosen: Vec::new(),
             seen: BTreeMap::new(),
             links: BTreeMap::new(),
             requests: BTreeMap::new(),
+            holders: BTreeMap::new(),
             ready: BTreeMap::new(),
         }
     }
@@ -121,8 +127,21 @@ impl Checks {
             self.voters
         );
         self.chosen.push(found);
-        if let Ok(Record { body: RecordBody::Ready(ready), .. }) = decode_record(payload) {
-            self.check_ready(index, &ready, disks);
+        match decode_record(payload).map(|record| record.body) {
+            Ok(RecordBody::Ready(ready)) => self.check_ready(index, &ready, disks),
+            Ok(RecordBody::Lost(lost)) => {
+                // No holder gives up what it has.
+                self.made += 1;
+                self.lost += lost.records.len() as u64;
+                let node = lost.holder.address.node;
+                for record in &lost.records {
+                    if let Some((_, _, holders)) = self.holders.get_mut(&record.0) {
+                        holders.retain(|address| *address != lost.holder.address);
+                    }
+                }
+                assert!(disks.is_spoiled(node), "{index} says that {node} lost copies, and nothing befell its disk");
+            }
+            _ => {}
         }
     }
 
@@ -136,6 +155,8 @@ impl Checks {
         if known.len() == count {
             return; // Proposed twice: it changes nothing.
         }
+        let addresses = ready.holders.iter().map(|holder| holder.address).collect();
+        self.holders.insert(index, (image, fingerprint, addresses));
         for holder in &ready.holders {
             self.made += 1;
             let is_there = disks.is_spoiled(holder.address.node) || disks.has(holder.address, image, fingerprint);

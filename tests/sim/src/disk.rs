@@ -131,9 +131,14 @@ impl CoreDisk {
 
     /// Garbage in some chunks. Returns how many.
     pub fn rot_chunks(&mut self, random: &mut Random) -> u64 {
+        self.rot_some_chunks(random, 30)
+    }
+
+    /// As `rot_chunks`, in so many of a hundred.
+    pub fn rot_some_chunks(&mut self, random: &mut Random, percent: u64) -> u64 {
         let mut count = 0;
         for (_, facts) in self.extents.values_mut() {
-            if !random.chance(30) {
+            if !random.chance(percent) {
                 continue;
             }
             facts.crc32 ^= 1 << (random.draw() % 32);

@@ -164,6 +164,8 @@ fn add(sum: &mut Done, done: &Done) {
     sum.faults.merge(&done.faults);
     sum.lost += done.lost;
     sum.healed += done.healed;
+    sum.lost_copies += done.lost_copies;
+    sum.damaged += done.damaged;
     sum.snapshots += done.snapshots;
     sum.caught_up += done.caught_up;
     sum.simulated_us += done.simulated_us;
@@ -176,7 +178,7 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
     println!("faults: {}", faults.join(", "));
     println!(
         "{seeds} seeds in {:.0} s: {:.2} simulated hours, {} images, {} deliveries checked, {} records committed, {} checks, \
-         {} snapshots, {} logs begun behind one of another node, {} logs healed, {} nodes beyond that; {failures} violations; hash {:016x}",
+         {} snapshots, {} logs begun behind one of another node, {} logs healed, {} copies given up, {} images damaged, {} nodes beyond that; {failures} violations; hash {:016x}",
         took.as_secs_f64(),
         sum.simulated_us as f64 / 3.6e9,
         sum.images,
@@ -186,6 +188,8 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
         sum.snapshots,
         sum.caught_up,
         sum.healed,
+        sum.lost_copies,
+        sum.damaged,
         sum.lost,
         sum.hash
     );

@@ -364,6 +364,13 @@ impl World {
         }
     }
 
+    /// Garbage in every chunk.
+    pub fn rot_all_chunks(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        node.cores.iter_mut().for_each(|core| _ = core.rot_some_chunks(&mut self.random, 100));
+        node.has_rot = true;
+    }
+
     /// The node's log directory is gone, or everything it had; so is its process.
     pub fn empty(&mut self, id: NodeId, is_all: bool) {
         self.crash(id, Fault::Emptied);

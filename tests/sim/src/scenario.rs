@@ -63,6 +63,10 @@ pub struct Done {
     pub lost: u64,
     /// Nodes whose log lost entries and that have them again.
     pub healed: u64,
+    /// Copies of images that were given up by a record, and images that came without bytes.
+    pub lost_copies: u64,
+    /// See `lost_copies`.
+    pub damaged: u64,
     /// Snapshots made or taken over.
     pub snapshots: u64,
     /// Logs that began anew behind a snapshot of another node.
@@ -78,9 +82,9 @@ pub struct Run {
     /// The world.
     pub world: World,
     senders: Vec<SenderUser>,
-    inboxes: Vec<InboxUser>,
+    pub(crate) inboxes: Vec<InboxUser>,
     names: Vec<String>,
-    book: Book,
+    pub(crate) book: Book,
     hasty: InboxId,  // of a receiver to which nothing is sent
     weather: Random, // draws faults and work, apart from the world's own chance
     restarts: BTreeMap<NodeId, u64>,
@@ -333,6 +337,8 @@ impl Run {
             faults: self.world.counts,
             lost: self.world.lost() as u64,
             healed: self.world.healed,
+            damaged: self.world.damaged,
+            lost_copies: self.world.checks.lost,
             snapshots: self.world.snapshots,
             caught_up: self.world.caught_up,
             simulated_us: self.world.now_us,
@@ -392,7 +398,7 @@ impl Run {
         self.book.is_settled(&self.inboxes) && self.inboxes.iter().all(InboxUser::is_settled)
     }
 
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let heard = self.world.run();
         for heard in &heard {
             let said = format!("{} {heard:?}", self.world.now_us);

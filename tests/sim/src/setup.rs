@@ -14,6 +14,9 @@ pub const SESSION_IDLE_MS: u64 = 7 * 24 * 3_600_000;
 /// Bytes of recent chunks a core keeps.
 pub const CACHE_BYTES: u64 = 4 << 20;
 
+/// All stored chunks are read again this often.
+const SCRUB_PASS_US: u64 = 10_000_000;
+
 /// The configuration of one core.
 pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], entropy: [u64; 4]) -> ShardConfig {
     ShardConfig {
@@ -28,5 +31,6 @@ pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], en
         reserve_bytes: 1 << 20,
         upload_idle_us: plan.upload_idle_us,
         session_idle_ms: SESSION_IDLE_MS,
+        scrub_pass_us: SCRUB_PASS_US,
     }
 }

@@ -131,7 +131,7 @@ impl Links {
                     return Some(LinkInput::Reply { link, reply: reply.clone(), body });
                 }
                 *ready = true;
-                Some(match Welcome::from_reply(reply.clone()) {
+                Some(match Welcome::from_reply(reply.clone()).map_err(|other| *other) {
                     Ok(welcome) => LinkInput::Connected { link, welcome: Box::new(welcome) },
                     Err(ClientReply::Failure { refusal, text, ring, .. }) => {
                         self.forget(*conn);
@@ -314,6 +314,11 @@ impl InboxUser {
         self.step(world, InboxInput::Start, None);
     }
 
+    /// Ends without a word; `vanish` makes it come back.
+    pub fn leave(&mut self, world: &mut World) {
+        self.links.close_all(world);
+    }
+
     /// Whether everything stored is acknowledged and committed.
     pub fn is_settled(&self) -> bool {
         self.session.acked_upto().0 == self.stored.len() as u64
@@ -376,6 +381,14 @@ impl InboxUser {
                         assert_eq!(found, fingerprint(content, found.length));
                         self.stored.push(content);
                         inputs.push(InboxInput::Stored(seq));
+                    }
+                    Action::Event(InboxEvent::Damaged { head }) => {
+                        assert_eq!(head.seq.0, self.stored.len() as u64 + 1, "an image came twice or out of order");
+                        // That nobody has it any more was checked when the record of it was committed.
+                        let content = head.name.trim_end_matches(".img").parse().expect("a name of this world");
+                        world.damaged += 1;
+                        self.stored.push(content);
+                        inputs.push(InboxInput::Stored(head.seq));
                     }
                     Action::Event(InboxEvent::Corrupt { seq, .. }) => panic!("wrong bytes of {seq:?} were delivered"),
                     Action::Event(InboxEvent::Failed(failure)) => panic!("a receiver's session failed: {failure:?}"),

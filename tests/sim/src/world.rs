@@ -185,6 +185,8 @@ pub struct World {
     pub(crate) heard: Vec<Heard>,
     /// Nodes whose log lost entries, and that have them again.
     pub healed: u64,
+    /// Images that came to a receiver without bytes, because nobody had them any more.
+    pub damaged: u64,
     /// Rounds of several sectors in the middle of which the power went.
     pub torn_rounds: u64,
     /// Snapshots made or taken over.
@@ -220,6 +222,7 @@ impl World {
             steps: 0,
             heard: Vec::new(),
             healed: 0,
+            damaged: 0,
             torn_rounds: 0,
             snapshots: 0,
             caught_up: 0,
@@ -329,6 +332,19 @@ impl World {
             (0..self.plan.cores).any(|core| disks.has(Address { node: id, core: CoreId(core) }, image, fingerprint))
         };
         self.nodes().into_iter().filter(has).collect()
+    }
+
+    /// Copies that committed records name and that are not whole on a disk.
+    pub fn missing_copies(&self) -> Vec<(Address, ImageId)> {
+        let disks = Disks { nodes: &self.nodes };
+        let named = self.checks.holders.values();
+        let each = named.flat_map(|(image, print, holders)| holders.iter().map(move |at| (*at, *image, *print)));
+        each.filter(|&(at, image, print)| !disks.has(at, image, print)).map(|(at, image, _)| (at, image)).collect()
+    }
+
+    /// Images whose bytes some core fetches again.
+    pub fn repairs(&self) -> u64 {
+        self.up_cores().map(|core| core.shard.load().repairs).sum()
     }
 
     /// What is under way on every core that runs, for people.

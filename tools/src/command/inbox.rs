@@ -31,9 +31,10 @@ pub fn run(arguments: &InboxArguments) -> Result<(), Failure> {
     let mut store = DirectoryStore::open(&arguments.out).map_err(|error| connect::failure(&error))?;
     let options = connect::options(&arguments.nodes)?;
     let mut inbox = Inbox::open_with(options, &arguments.name, &mut store).map_err(|error| connect::failure(&error))?;
-    let mut count = 0u64;
+    let (mut count, mut damaged) = (0u64, 0u64);
     let outcome = receive(arguments, &stop, &mut inbox, &mut store, |file| {
         count += 1;
+        damaged += u64::from(file.head.is_damaged);
         show(file, arguments.json);
     });
     // What was stored is acknowledged, whatever ended the loop.
@@ -43,6 +44,15 @@ pub fn run(arguments: &InboxArguments) -> Result<(), Failure> {
         return Err(Failure::new(
             Cause::Unreachable,
             "the images are stored, but the cluster did not confirm the acknowledgements; run the command again",
+        ));
+    }
+    if damaged > 0 {
+        return Err(Failure::new(
+            Cause::Damaged,
+            format!(
+                "{} lost: no node has the bytes any more; files .damaged stand in their places: ask the senders",
+                if damaged == 1 { "1 image was".to_owned() } else { format!("{damaged} images were") }
+            ),
         ));
     }
     if count == 0 && !arguments.follow && !arguments.json {
@@ -92,8 +102,10 @@ fn show(file: &StoredFile, is_json: bool) {
             "{}",
             json!({ "seq": head.seq.0, "image": head.image.to_string(), "bytes": head.fingerprint.length,
                 "checksum": format!("{:016x}", head.fingerprint.checksum), "sender": head.sender, "name": head.name,
-                "index": head.index.0, "path": file.path })
+                "index": head.index.0, "path": file.path, "damaged": head.is_damaged })
         );
+    } else if head.is_damaged {
+        println!("{}: lost, from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
     } else {
         let bytes = counted(head.fingerprint.length, "byte");
         println!("{}: {bytes} from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);

@@ -59,6 +59,7 @@ fn configuration(arguments: NodeArguments) -> Result<NodeConfig, NodeError> {
     replace(&mut config.reserve_bytes, arguments.reserve_bytes);
     replace(&mut config.upload_idle_seconds, arguments.upload_idle_seconds);
     replace(&mut config.session_idle_seconds, arguments.session_idle_seconds);
+    replace(&mut config.scrub_seconds, arguments.scrub_seconds);
     replace(&mut config.connections_max, arguments.connections_max);
     // What does not fit is too large anyway, and `check` says so.
     replace(&mut config.segment_bytes, arguments.segment_bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)));

@@ -247,11 +247,13 @@ impl Picture {
             "images": sum(status, |core| core.images),
             "image_bytes": sum(status, |core| core.image_bytes),
             "chunk_files": sum(status, |core| core.chunk_files),
+            "repairs": sum(status, |core| core.repairs),
             // The cores share the filesystem: what one of them could still take, all together could.
             "room_bytes": status.cores.iter().map(|core| core.room_bytes).max().unwrap_or(0),
             "cores": status.cores.iter().map(|core| json!({
                 "core": core.core.0, "connections": core.connections, "uploads": core.uploads, "images": core.images,
                 "image_bytes": core.image_bytes, "chunk_files": core.chunk_files, "room_bytes": core.room_bytes,
+                "repairs": core.repairs,
             })).collect::<Vec<_>>(),
         });
         if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {

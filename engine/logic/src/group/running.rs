@@ -259,7 +259,10 @@ impl Running {
                 Outcome::Nothing
             }
         };
-        if let Outcome::Acked(_, freed) = &outcome {
+        if let Outcome::Lost(_, Some(inbox)) = &outcome {
+            self.subscriptions.on_fresh(&self.state, &[*inbox], cx.out);
+        }
+        if let Outcome::Acked(_, freed) | Outcome::Lost(freed, _) = &outcome {
             for freed in freed {
                 for core in cores_here(&freed.holders, identity.node, identity.incarnation()) {
                     cx.tell(core, CoreNote::Free { image: freed.image, index: freed.index });

@@ -22,8 +22,8 @@ impl Home {
         receivers: &[Arc<str>],
     ) {
         let Some(object) = self.objects.get_mut(&image) else {
-            tracing::warn!(%image, %index, "a record names this core as holder of bytes that are not here");
-            return;
+            tracing::debug!(%image, %index, "a record names this core as holder of bytes that are not here");
+            return self.lack(cx, (image, fingerprint), index);
         };
         if object.claims.contains(&index) {
             return;
@@ -32,8 +32,8 @@ impl Home {
         let is_before = object.finds(fingerprint);
         let is_here = is_received.unwrap_or_else(|| object.fingerprint() == fingerprint) || is_before;
         if !is_here {
-            tracing::warn!(%image, %index, "a record names this core as holder of other bytes than are here");
-            return;
+            tracing::debug!(%image, %index, "a record names this core as holder of other bytes than are here");
+            return self.lack(cx, (image, fingerprint), index);
         }
         object.claims.push(index);
         let mut is_whole = true;

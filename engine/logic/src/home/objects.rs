@@ -5,6 +5,7 @@
 //! as much as there is to do, however many images are stored.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use proto::ids::ImageId;
 
@@ -51,6 +52,11 @@ impl Objects {
     /// Those that records claim.
     pub fn claimed(&self) -> usize {
         self.resting.len() + self.open.values().filter(|object| !object.claims.is_empty()).count()
+    }
+
+    /// The next image behind that one which records claim and nothing is done with.
+    pub fn claimed_after(&self, image: ImageId) -> Option<ImageId> {
+        self.resting.range((Bound::Excluded(image), Bound::Unbounded)).next().map(|(image, _)| *image)
     }
 
     /// Lets it rest if nothing is to be done.

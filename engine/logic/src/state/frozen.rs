@@ -47,9 +47,9 @@ pub(super) struct Frozen {
     // As they were, of what changed since and was not handed out yet.
     inboxes: BTreeMap<InboxId, (InboxSeq, LogIndex)>,
     sessions: BTreeMap<SessionId, KeptSession>,
+    readies: BTreeMap<LogIndex, ReadyState>,
     // What was removed since and was not handed out yet.
     images: BTreeMap<ImageId, KnownImage>,
-    readies: BTreeMap<LogIndex, ReadyState>,
 }
 
 impl Frozen {
@@ -85,10 +85,10 @@ impl Frozen {
         }
     }
 
-    /// An undelivered image was removed.
+    /// An undelivered image was removed, or is about to change.
     pub fn keep_ready(&mut self, index: LogIndex, ready: ReadyState) {
         if self.keeps(index.0, Cursor::Undelivered(index)) {
-            self.readies.insert(index, ready);
+            self.readies.entry(index).or_insert(ready);
         }
     }
 
@@ -221,10 +221,9 @@ impl State {
     fn take_undelivered(&self, frozen: &mut Frozen, after: LogIndex, piece: &mut Piece) {
         let live = self.readies.range((Excluded(after), Included(frozen.upto))).take(PIECE_ITEMS_MAX);
         let kept = frozen.readies.range((Excluded(after), Unbounded)).take(PIECE_ITEMS_MAX);
-        let mut merged: Vec<(LogIndex, &ReadyState)> = live.chain(kept).map(|(&index, ready)| (index, ready)).collect();
-        merged.sort_unstable_by_key(|(index, _)| *index);
-        merged.truncate(PIECE_ITEMS_MAX);
-        let item = |&(index, ready): &(LogIndex, &ReadyState)| UndeliveredItem {
+        // What was kept counts.
+        let merged: BTreeMap<LogIndex, &ReadyState> = live.chain(kept).map(|(&index, ready)| (index, ready)).collect();
+        let item = |(index, ready): (LogIndex, &ReadyState)| UndeliveredItem {
             index,
             image: ready.image,
             fingerprint: ready.fingerprint,
@@ -233,7 +232,7 @@ impl State {
             receivers: ready.receivers.as_slice().to_vec(),
             holders: ready.holders.to_vec(),
         };
-        piece.undelivered = merged.iter().map(item).collect();
+        piece.undelivered = merged.into_iter().take(PIECE_ITEMS_MAX).map(item).collect();
         if let Some(last) = piece.undelivered.last() {
             frozen.cursor = Cursor::Undelivered(last.index);
             cut_upto(&mut frozen.readies, &last.index);

@@ -38,6 +38,8 @@ pub(crate) enum ReadPurpose {
     Fetch { to: Address, request: RequestId, image: ImageId, offset: u64 },
     /// A further holder of an upload.
     Feed { to: Address, image: ImageId, offset: u64 },
+    /// Nobody: to see whether it is what was written.
+    Scrub { cost: u64 },
 }
 
 /// The chunk store of one core.
@@ -168,13 +170,13 @@ impl Chunks {
         cx.out.push(Effect::ChunkRead { ticket, extent: slot.extent, length: slot.length });
     }
 
-    /// A read is done. The body comes with its hold, or `None` if the bytes are not what the slot says.
+    /// A read is done. The body comes with its hold, or the slot if the bytes are not what it says.
     pub fn on_read(
         &mut self,
         cx: &mut Context<'_>,
         ticket: Ticket,
         result: Result<Body, DiskError>,
-    ) -> (ReadPurpose, Option<Body>) {
+    ) -> (ReadPurpose, Result<Body, Slot>) {
         let (slot, purpose) = self.reads.remove(&ticket).expect("a completion of what was asked for");
         let place = (slot.extent.file, slot.extent.block);
         let pin = self.pins.get_mut(&place).expect("a read pins its extent");
@@ -184,15 +186,15 @@ impl Chunks {
         {
             self.space.free(extent);
         }
-        let Ok(body) = result else { return (purpose, None) };
+        let Ok(body) = result else { return (purpose, Err(slot)) };
         let is_sent_on = !matches!(purpose, ReadPurpose::Feed { .. });
         let is_right = (body.length, body.crc32, body.crc64) == (slot.length, slot.crc32, slot.crc64);
         if is_right || is_sent_on && cx.mutant.is(Mutant::SkipChunkChecksum) {
-            return (purpose, Some(body));
+            return (purpose, Ok(body));
         }
         tracing::error!(image = %slot.image, chunk = slot.chunk, ?slot.extent, "a chunk on disk has other bytes than were written");
         cx.release(body.buf);
-        (purpose, None)
+        (purpose, Err(slot))
     }
 
     /// Bytes of buffers in the cache.

@@ -30,6 +30,7 @@ fn head(seq: u64) -> ImageHead {
         sender: "sender".to_owned(),
         name: "x".to_owned(),
         index: LogIndex(seq + 100),
+        is_damaged: false,
     }
 }
 
@@ -87,6 +88,7 @@ impl Script {
             ["status", request] => ClientReply::Status { request: RequestId(number(request)), status: Box::default() },
             ["opened", upto] => ClientReply::InboxOpened { inbox: INBOX, acked_upto: seq(upto) },
             ["opened-other"] => ClientReply::InboxOpened { inbox: InboxId(9), acked_upto: InboxSeq(0) },
+            ["damaged", word] => ClientReply::Head(ImageHead { is_damaged: true, ..head(number(word)) }),
             ["head", word] => ClientReply::Head(head(number(word))),
             ["chunk", word, part] | ["bad-chunk", word, part] => {
                 let (number_of, part) = (number(word), number(part));
@@ -115,6 +117,7 @@ fn event(action: &Action<InboxEvent>) -> String {
         InboxEvent::Write { seq, offset } => format!("! write {seq} @{}", bytes(*offset)),
         InboxEvent::Finish { seq } => format!("! finish {seq}"),
         InboxEvent::Abort { seq } => format!("! abort {seq}"),
+        InboxEvent::Damaged { head } => format!("! damaged {}", head.seq),
         InboxEvent::Corrupt { seq, .. } => format!("! corrupt {seq}"),
         InboxEvent::Acked { upto } => format!("! acked {upto}"),
         InboxEvent::Failed(failure) => {
@@ -160,6 +163,34 @@ fn image_is_given_out_stored_and_acknowledged() {
          ! finish 2
          ack b4 upto 2
          ! acked 2",
+    );
+}
+
+#[test]
+fn damaged_image_takes_its_place_without_bytes() {
+    check(
+        Script::new(&[]),
+        "0 start
+         1 up 1
+         2 opened 0
+         3 damaged 1
+         4 stored 1
+         5 head 2
+         5 chunk 2 0
+         6 damaged 2
+         7 stored 2
+         8 head 3",
+        "connect a for ME
+         open inbox of ME
+         ! opened b4 acked 0
+         ! damaged 1
+         ack b4 upto 1
+         ! begin 2
+         ! write 2 @0
+         ! abort 2
+         ! damaged 2
+         ack b4 upto 2
+         ! begin 3",
     );
 }
 

@@ -123,6 +123,7 @@ impl Script {
                 sender: String::new(),
                 name: String::new(),
                 index: LogIndex(0),
+                is_damaged: false,
             }),
             other => panic!("{other:?}"),
         };

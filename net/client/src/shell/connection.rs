@@ -47,7 +47,7 @@ impl Connection {
         let Some(reply) = reply else {
             return Err(ConnectFailure::Unreachable { text: "connected, but no answer to the greeting".to_owned() });
         };
-        match Welcome::from_reply(reply) {
+        match Welcome::from_reply(reply).map_err(|other| *other) {
             Ok(welcome) => Ok((connection, welcome)),
             Err(ClientReply::Failure { refusal, text, ring, .. }) => {
                 Err(ConnectFailure::Refused { refusal, text, ring })

@@ -24,7 +24,7 @@ use crate::troubles::Troubles;
 pub struct Delivery {
     /// All about it.
     pub head: ImageHead,
-    /// Its bytes, equal to those the sender had.
+    /// Its bytes, equal to those the sender had; none if `ImageHead::is_damaged`.
     pub bytes: Vec<u8>,
 }
 
@@ -39,6 +39,8 @@ pub trait ImageSink {
     fn finish(&mut self) -> Result<(), ClientError>;
     /// Throw away what was written since `begin`, if anything.
     fn abort(&mut self);
+    /// No node has this image's bytes any more: none come, and its place counts as received. On return that is durable.
+    fn damaged(&mut self, head: &ImageHead) -> Result<(), ClientError>;
 }
 
 /// A receiver. Driven by the calls of its user; keeps the inbox open between them. Dropped, it closes the connection; what
@@ -341,6 +343,11 @@ impl Inbox {
                 place.sink.finish().map_err(|error| (seq, error))?;
                 place.finished = Some(*head);
             }
+            (InboxEvent::Damaged { head }, Some(place)) => {
+                tracing::warn!(image = %head.image, seq = %head.seq, "no node has the bytes of this image any more");
+                place.sink.damaged(&head).map_err(|error| (head.seq, error))?;
+                place.finished = Some(*head);
+            }
             (InboxEvent::Abort { .. }, place) => {
                 self.writing = None;
                 self.memory.abort();
@@ -354,7 +361,13 @@ impl Inbox {
             }
             (InboxEvent::Acked { upto }, _) => tracing::trace!(%upto, "acknowledged"),
             (InboxEvent::Failed(failure), _) => self.failure = Some(failure),
-            (event @ (InboxEvent::Begin { .. } | InboxEvent::Write { .. } | InboxEvent::Finish { .. }), None) => {
+            (
+                event @ (InboxEvent::Begin { .. }
+                | InboxEvent::Write { .. }
+                | InboxEvent::Finish { .. }
+                | InboxEvent::Damaged { .. }),
+                None,
+            ) => {
                 unreachable!("{event:?} comes with a delivery, and those come with a place")
             }
         }
@@ -396,5 +409,10 @@ impl ImageSink for MemorySink {
 
     fn abort(&mut self) {
         self.current = None;
+    }
+
+    fn damaged(&mut self, head: &ImageHead) -> Result<(), ClientError> {
+        self.last = Some(Delivery { head: head.clone(), bytes: Vec::new() });
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/000000000042-photo.jpg     image 42 of the inbox: durable, whole, its checksum verified
+//! DIR/000000000043-b.jpg.damaged image 43, of which no node has the bytes any more: a text that says so
 //! DIR/.heliograph-partial        the image that comes now
 //! DIR/.heliograph-inbox          which inbox of which cluster; written before the first image
 //! ```
@@ -153,6 +154,21 @@ impl ImageSink for DirectoryStore {
         Ok(())
     }
 
+    fn damaged(&mut self, head: &ImageHead) -> Result<(), ClientError> {
+        let ImageHead { seq, image, fingerprint, sender, name, .. } = head;
+        let text = format!(
+            "The image at place {seq} of this inbox was lost: no node of the cluster has its bytes any more.\n\
+             image {image}, {} bytes, from {sender}, named {name}\n",
+            fingerprint.length
+        );
+        let file = format!("{:0width$}-{}.damaged", seq.0, safe_name(name), width = SEQUENCE_DIGITS);
+        let path = self.directory.join(file);
+        write_durably(&self.partial(), &path, text.as_bytes()).map_err(|error| at(&path, error))?;
+        self.handle.sync_all().map_err(|error| at(&self.directory, error))?;
+        self.last = Some(StoredFile { head: head.clone(), path });
+        Ok(())
+    }
+
     fn abort(&mut self) {
         self.current = None;
         // If it stays, the next image or the next start overwrites it.
@@ -223,6 +239,7 @@ mod tests {
             sender: "sender".to_owned(),
             name: name.to_owned(),
             index: LogIndex(1),
+            is_damaged: false,
         }
     }
 
@@ -248,6 +265,10 @@ mod tests {
         store.begin(&head(4, "b.jpg")).unwrap();
         store.abort();
         assert_eq!(names(&path), [MARKER, "000000000003-a.jpg"]);
+        store.damaged(&head(4, "b.jpg")).unwrap();
+        assert_eq!(names(&path), [MARKER, "000000000003-a.jpg", "000000000004-b.jpg.damaged"]);
+        assert!(std::fs::read_to_string(store.take_last().unwrap().path).unwrap().contains("place 4"));
+        assert!(DirectoryStore::open(&path).is_err(), "one receiver at a time");
     }
 
     #[test]

@@ -611,7 +611,7 @@ fn push(
     let images = &mut state.inboxes.get_mut(&inbox).unwrap().images;
     let seq = InboxSeq(images.len() as u64 + 1);
     let (sender, name) = (sender.to_owned(), name.to_owned());
-    images.push((ImageHead { inbox, seq, image, fingerprint, sender, name, index }, bytes));
+    images.push((ImageHead { inbox, seq, image, fingerprint, sender, name, index, is_damaged: false }, bytes));
 }
 
 fn holders() -> Vec<Holder> {

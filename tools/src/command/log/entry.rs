@@ -29,6 +29,8 @@ pub enum Kind {
     ExpireSessions,
     /// Measures the way of a record.
     Probe,
+    /// A holder has no copy any more.
+    Lost,
     /// The first entry of a term: no record.
     #[value(alias = "term")]
     Empty,
@@ -66,6 +68,7 @@ impl<'a> Entry<'a> {
                 RecordBody::RingChange { .. } => Kind::RingChange,
                 RecordBody::ExpireSessions { .. } => Kind::ExpireSessions,
                 RecordBody::Probe { .. } => Kind::Probe,
+                RecordBody::Lost(_) => Kind::Lost,
             }),
         }
     }
@@ -81,6 +84,7 @@ impl<'a> Entry<'a> {
             Some(Kind::RingChange) => "ring",
             Some(Kind::ExpireSessions) => "expire",
             Some(Kind::Probe) => "probe",
+            Some(Kind::Lost) => "lost",
             Some(Kind::Empty) => "term",
             Some(Kind::Seal) => "seal",
             None => "unknown",
@@ -158,6 +162,13 @@ impl<'a> Entry<'a> {
             }
             RecordBody::ExpireSessions { idle_since_ms } => format!("expire sessions idle since {idle_since_ms} ms"),
             RecordBody::Probe { payload } => format!("probe of {} bytes", payload.len()),
+            RecordBody::Lost(lost) => {
+                format!(
+                    "{} lost the bytes of {}",
+                    lost.holder.address,
+                    list(&lost.records, |index| index.0.to_string())
+                )
+            }
         };
         format!("{what}, at {} ms", record.time_ms)
     }
@@ -191,6 +202,11 @@ impl<'a> Entry<'a> {
             }),
             RecordBody::ExpireSessions { idle_since_ms } => json!({ "idle_since_ms": idle_since_ms }),
             RecordBody::Probe { payload } => json!({ "payload_bytes": payload.len() }),
+            RecordBody::Lost(lost) => json!({
+                "node": lost.holder.address.node.0, "core": lost.holder.address.core.0,
+                "incarnation": lost.holder.incarnation.0,
+                "records": lost.records.iter().map(|index| index.0).collect::<Vec<_>>(),
+            }),
         };
         json!({ "time_ms": record.time_ms, "body": body })
     }

@@ -7,7 +7,7 @@
 use logic::state::{Outcome, State};
 use proto::error::Refusal;
 use proto::ids::{Holder, ImageId, InboxId, InboxSeq, LogIndex, NodeId};
-use proto::record::{Ready, Record, RecordBody};
+use proto::record::{Lost, Ready, Record, RecordBody};
 
 use crate::command::log::names::Names;
 
@@ -67,6 +67,12 @@ pub enum What {
     Freed {
         ready: u64,
         holders: Vec<Holder>,
+    },
+    /// A holder gave up; the image is damaged if no other is left.
+    Lost {
+        ready: u64,
+        holder: Holder,
+        left: Vec<Holder>,
     },
     SessionEnded,
 }
@@ -142,6 +148,7 @@ impl Life {
             }
             RecordBody::Ready(ready) if ready.image == self.image => self.on_ready(&at, ready, outcome),
             RecordBody::Acked { upto } => self.on_acked(&at, upto),
+            RecordBody::Lost(lost) => self.on_lost(&at, lost, outcome),
             RecordBody::ExpireSessions { .. } if was_finished == Some(false) && self.is_finished() == Some(true) => {
                 self.tell(&at, What::SessionEnded);
             }
@@ -219,6 +226,21 @@ impl Life {
             hinted: Vec::new(),
         });
         self.tell(at, What::Ready { receivers, holders });
+    }
+
+    fn on_lost(&mut self, at: &At, lost: &Lost, outcome: Option<Outcome>) {
+        let changed: Vec<u64> = match outcome {
+            Some(Outcome::Lost(changed, _)) => changed.iter().map(|freed| freed.index.0).collect(),
+            _ => lost.records.iter().map(|index| index.0).collect(),
+        };
+        let mut told = Vec::new();
+        for open in self.open.iter_mut().filter(|open| changed.contains(&open.index)) {
+            if open.holders.contains(&lost.holder) {
+                open.holders.retain(|holder| *holder != lost.holder);
+                told.push(What::Lost { ready: open.index, holder: lost.holder, left: open.holders.clone() });
+            }
+        }
+        told.into_iter().for_each(|what| self.tell(at, what));
     }
 
     fn on_acked(&mut self, at: &At, upto: &[(InboxId, InboxSeq)]) {

@@ -164,6 +164,12 @@ pub fn told(what: &What) -> String {
         What::Freed { ready, holders: on } => {
             format!("freed: all receivers of record {ready} have it; {} may free", holders(on))
         }
+        What::Lost { ready, holder, left } if left.is_empty() => {
+            format!("lost: {} gave up the bytes of record {ready}, the last who had them", holders(&[*holder]))
+        }
+        What::Lost { ready, holder, left } => {
+            format!("{} gave up the bytes of record {ready}; {} still has them", holders(&[*holder]), holders(left))
+        }
         What::SessionEnded => "session ended, unused for too long".to_owned(),
     }
 }
@@ -215,6 +221,11 @@ fn event_json(Event { at, what }: &Event) -> Value {
             ("perhaps-acked", json!({ "receiver": receiver_json(receiver), "upto": upto.0 }))
         }
         What::Freed { ready, holders } => ("freed", json!({ "ready": ready, "holders": holders_json(holders) })),
+        What::Lost { ready, holder, left } => (
+            "lost",
+            json!({ "ready": ready, "holders": holders_json(&[*holder]), "left": holders_json(left),
+                "damaged": left.is_empty() }),
+        ),
         What::SessionEnded => ("session-ended", json!({})),
     };
     event["event"] = json!(kind);
