@@ -21,6 +21,7 @@ mod partitions;
 mod power;
 mod random;
 mod report;
+mod rot;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -82,11 +83,12 @@ enum PartName {
     SlowReceivers,
     Connections,
     KilledClients,
+    Rot,
 }
 
 type Run = fn(&mut Case) -> Result<(), Problem>;
 
-const PARTS: [(PartName, &str, Run); 9] = [
+const PARTS: [(PartName, &str, Run); 10] = [
     (PartName::Kills, "kills", kills::kills),
     (PartName::Pauses, "pauses", kills::pauses),
     (PartName::Partitions, "partitions", partitions::partitions),
@@ -96,6 +98,7 @@ const PARTS: [(PartName, &str, Run); 9] = [
     (PartName::SlowReceivers, "slow-receivers", clients::slow_receivers),
     (PartName::Connections, "connections", clients::connections),
     (PartName::KilledClients, "killed-clients", clients::killed_clients),
+    (PartName::Rot, "rot", rot::rot),
 ];
 
 fn main() -> ExitCode {
