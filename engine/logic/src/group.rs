@@ -143,10 +143,11 @@ impl Group {
     /// What was found at start, and what follows from it. To be asked before anything else happens.
     pub fn forecast(&self) -> Forecast {
         match self.running() {
-            Some(running) => Forecast {
-                outlook: running.manager.outlook(),
-                unusable_snapshots: running.snapshots.unusable().to_vec(),
-            },
+            Some(running) => {
+                let mut unusable_snapshots = running.snapshots.unusable().to_vec();
+                unusable_snapshots.sort_unstable();
+                Forecast { outlook: running.manager.outlook(), unusable_snapshots }
+            }
             None => Forecast { outlook: Outlook::Begins, unusable_snapshots: Vec::new() },
         }
     }

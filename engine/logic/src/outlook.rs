@@ -78,7 +78,7 @@ impl fmt::Display for Outlook {
 pub struct Forecast {
     /// What the node will do.
     pub outlook: Outlook,
-    /// Snapshots that it will not use because they are damaged. Unknown of one that refuses.
+    /// Snapshots that it will not use because they are damaged, ascending. Unknown of one that refuses.
     pub unusable_snapshots: Vec<LogIndex>,
 }
 
