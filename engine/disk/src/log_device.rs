@@ -235,7 +235,7 @@ impl LogDevice {
         let known = device.maps.borrow().get(&segment).cloned();
         let path = device.dir.segment_path(segment);
         // Opening, mapping and touching pages all may wait for the disk.
-        let blocking = glommio::executor().spawn_blocking(move || {
+        let blocking = new_file::blocking(move || {
             let map = match known {
                 Some(map) => map,
                 None => Arc::new(SegmentMap::open(&path)?),

@@ -276,6 +276,8 @@ async fn end(core: &Rc<Core>, listening: Option<Listening>) {
     within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
     core.operations.stop().await;
     snapshots::close(core).await;
+    // Whoever waited for it may be gone.
+    within(OPERATIONS_END, until(|| executor::blocking_under_way() == 0)).await;
     // Each look of the executor at its rings ends some of what was cancelled. Until then the kernel keeps the sockets, and
     // a ring that is thrown away keeps them for a while longer.
     for _ in 0..CANCEL_TURNS {

@@ -7,10 +7,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client::{Client, Options, Routing};
+use client::{ClientError, status_of};
 use cluster::address::{free_ports, own_address};
 use cluster::random::Random;
 use cluster::{Problem, Process, problem};
+use proto::error::Refusal;
+use proto::ids::ClusterId;
 use serde_json::Value;
 
 use crate::HELIO;
@@ -71,7 +73,7 @@ impl Bench {
     /// Looks, starts, ends, and looks again.
     pub fn run(&self, node: u64, random: &mut Random, damaged: FileKind) -> Result<Outcome, Problem> {
         let foreseen = verify(&self.data())?;
-        let seen = self.start(node, random.percent(50))?;
+        let seen = self.start(node, random.percent(50), foreseen.is_state_lost())?;
         let after = verify(&self.data())?;
         let wrong = compare(&foreseen, &seen, damaged)
             .or_else(|| {
@@ -87,7 +89,7 @@ impl Bench {
     }
 
     /// Starts the node alone: the others are nobody.
-    fn start(&self, node: u64, is_killed: bool) -> Result<Seen, Problem> {
+    fn start(&self, node: u64, is_killed: bool, is_state_lost: bool) -> Result<Seen, Problem> {
         let config = self.folder.join("node.toml");
         fs::write(&config, self.config(node)).map_err(problem("cannot write a configuration"))?;
         let log = self.folder.join("node.log");
@@ -109,7 +111,7 @@ impl Bench {
             // Complete only with its end of line.
             let listening = seen.log.lines().find(|line| line.contains("listening") && seen.log.ends_with('\n'));
             if let Some(address) = listening.and_then(|line| line.split("clients=").nth(1)?.split(' ').next()) {
-                seen.is_healing = is_healing(address);
+                seen.is_healing = is_healing(address, is_state_lost);
                 break;
             }
             if begun.elapsed() > START_PATIENCE {
@@ -147,13 +149,18 @@ impl Bench {
     }
 }
 
-/// What a node said about its log when it was asked.
-fn is_healing(address: &str) -> Result<bool, String> {
-    let mut options = Options::new([address]);
-    options.routing = Routing::Fixed;
-    options.deadline = Some(START_PATIENCE);
-    let status = Client::new(options).and_then(|mut client| client.status());
-    status.map(|status| status.healing).map_err(|error| error.to_string())
+/// What a node says about its log when it is asked. One that lost its state takes no clients: it does not know the members.
+fn is_healing(address: &str, is_state_lost: bool) -> Result<bool, String> {
+    let begun = Instant::now();
+    loop {
+        match status_of(address, ClusterId::UNKNOWN, START_PATIENCE) {
+            Ok(status) => return Ok(status.healing),
+            Err(ClientError::Refused { refusal: Refusal::NotReady, .. }) if is_state_lost => return Ok(true),
+            // Not yet.
+            Err(ClientError::Refused { .. }) if begun.elapsed() < START_PATIENCE => thread::sleep(POLL),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// What a node did.
@@ -213,6 +220,13 @@ impl Foreseen {
         let snapshots = self.value["snapshots"].as_array().into_iter().flatten();
         let unusable = snapshots.filter(|snapshot| snapshot["usable"] == false);
         unusable.filter_map(|snapshot| snapshot["index"].as_u64()).collect()
+    }
+
+    /// Neither a snapshot nor an entry is left.
+    fn is_state_lost(&self) -> bool {
+        let snapshots = self.value["snapshots"].as_array().map_or(0, Vec::len);
+        let evidence = self.value["evidence"].as_str().unwrap_or_default();
+        evidence.contains("(intact up to index 0,") && self.unusable_snapshots().len() == snapshots
     }
 
     fn summary(&self) -> String {
