@@ -67,6 +67,9 @@ struct Arguments {
     /// Tries a directory that was kept, as it is.
     #[arg(long, value_name = "DIR")]
     again: Option<PathBuf>,
+    /// Nodes of the cluster that such a directory is of.
+    #[arg(long, default_value_t = 3)]
+    nodes: u64,
 }
 
 fn main() -> ExitCode {
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match &arguments.again {
-        Some(directory) => again(directory),
+        Some(directory) => again(directory, &arguments),
         None => run(&arguments),
     };
     let is_good = match outcome {
@@ -146,7 +149,10 @@ fn folder() -> Result<tempfile::TempDir, Problem> {
 /// The first part.
 fn trials(folder: &Path, seed: u64, count: u64) -> Result<bool, Problem> {
     let start = Instant::now();
-    let templates = template::make(folder, &mut Random::new(seed, "templates"), if count > 1000 { 4 } else { 1 })?;
+    let (mut random, moments) = (Random::new(seed, "templates"), if count > 1000 { 4 } else { 1 });
+    let mut templates = template::make(folder, &mut random, 3, moments)?;
+    // A lone voter has nobody to take anything from.
+    templates.extend(template::make(folder, &mut random, 1, moments)?);
     println!("{} directories of killed nodes after {:.1} s", templates.len(), start.elapsed().as_secs_f64());
     let next = AtomicU64::new(0);
     let (table, wrong) = (Mutex::new(Table::default()), Mutex::new(Vec::new()));
@@ -194,14 +200,18 @@ fn try_one(
     let template = &templates[random.between(0, templates.len() as u64 - 1) as usize];
     let damage = Damage::draw(&mut random, template);
     bench.lay_out(template, &damage)?;
-    let outcome = bench.run(template.node, &mut random, damage.file_kind)?;
+    let outcome = bench.run((template.node, template.nodes), &mut random, damage.file_kind)?;
     table.lock().map_err(problem("the table"))?.add(&damage, &outcome);
     if let Some(text) = outcome.wrong {
         bench.lay_out(template, &damage)?;
         let kept =
             tempfile::Builder::new().prefix("heliograph-damaged-").tempdir().map_err(problem("no folder"))?.keep();
-        Template::capture(template.node, &bench.data())?.lay_out(&kept)?;
-        let text = format!("{number} (node {}): {damage}: {text}; try `--again {}`", template.node, kept.display());
+        Template::capture((template.node, template.nodes), &bench.data())?.lay_out(&kept)?;
+        let (node, nodes) = (template.node, template.nodes);
+        let text = format!(
+            "{number} (node {node} of {nodes}): {damage}: {text}; try `--again {} --nodes {nodes}`",
+            kept.display()
+        );
         println!("WRONG: {text}");
         wrong.lock().map_err(problem("the list"))?.push(text);
     }
@@ -209,12 +219,13 @@ fn try_one(
 }
 
 /// A directory that was kept.
-fn again(directory: &Path) -> Result<bool, Problem> {
+fn again(directory: &Path, arguments: &Arguments) -> Result<bool, Problem> {
     let folder = folder()?;
     let view = disk::DataDirView::open(directory).map_err(problem("it is damaged further than that"))?;
     let bench = Bench::new(folder.path().join("trial"))?;
-    Template::capture(view.node().0, directory)?.lay_out(&bench.data())?;
-    let outcome = bench.run(view.node().0, &mut Random::new(1, "again"), template::FileKind::Other)?;
+    let who = (view.node().0, arguments.nodes);
+    Template::capture(who, directory)?.lay_out(&bench.data())?;
+    let outcome = bench.run(who, &mut Random::new(arguments.seed.unwrap_or(1), "again"), template::FileKind::Other)?;
     println!("{}", outcome.said);
     println!("{}", outcome.wrong.as_deref().unwrap_or("the node did what `helio log verify` had said"));
     Ok(outcome.wrong.is_none())

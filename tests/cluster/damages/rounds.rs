@@ -66,7 +66,7 @@ fn run_one(cluster: &mut Cluster, random: &mut Random, round: u64, report: &mut 
     report.accepted = ledger.sent().iter().filter(|sent| sent.accepted.is_some()).count();
     let victim = random.one(&cluster.numbers());
     let data = cluster.data_path(victim);
-    let before = Template::capture(victim, &data)?;
+    let before = Template::capture((victim, cluster.numbers().len() as u64), &data)?;
     let damage = Damage::draw(random, &before);
     report.damage = format!("node {victim}: {damage}");
     damage.apply(&data).map_err(problem(&damage))?;

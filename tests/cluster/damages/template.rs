@@ -134,13 +134,15 @@ impl Stored {
 pub struct Template {
     /// Whose it is.
     pub node: u64,
+    /// Nodes of its cluster.
+    pub nodes: u64,
     /// Its files, by path.
     pub files: Vec<Stored>,
 }
 
 impl Template {
     /// Reads a directory that nobody uses.
-    pub fn capture(node: u64, directory: &Path) -> Result<Template, Problem> {
+    pub fn capture((node, nodes): (u64, u64), directory: &Path) -> Result<Template, Problem> {
         let mut files = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -157,7 +159,7 @@ impl Template {
             }
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
-        Ok(Template { node, files })
+        Ok(Template { node, nodes, files })
     }
 
     /// Writes it, over what is there.
@@ -171,9 +173,10 @@ impl Template {
     }
 }
 
-/// Three directories for each of so many moments: all nodes of a cluster killed at once, under load.
-pub fn make(folder: &Path, random: &mut Random, moments: u64) -> Result<Vec<Template>, Problem> {
+/// For each of so many moments a directory of every node: all of a cluster killed at once, under load.
+pub fn make(folder: &Path, random: &mut Random, nodes: u64, moments: u64) -> Result<Vec<Template>, Problem> {
     let mut setup = Setup::new(HELIO);
+    setup.nodes = nodes;
     setup.parent = Some(folder.to_owned());
     let mut cluster = Cluster::start(setup)?;
     let receivers = ["gallery", "archive"].map(str::to_owned);
@@ -190,7 +193,7 @@ pub fn make(folder: &Path, random: &mut Random, moments: u64) -> Result<Vec<Temp
         strain(&cluster, random, moment, &receivers)?;
         cluster.kill_together(&cluster.numbers())?;
         for number in cluster.numbers() {
-            templates.push(Template::capture(number, &cluster.data_path(number))?);
+            templates.push(Template::capture((number, nodes), &cluster.data_path(number))?);
         }
     }
     Ok(templates)
