@@ -257,6 +257,21 @@ fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts(
 }
 
 #[test]
+fn a_ring_that_is_gone_is_made_again_with_the_first_flush_and_not_before() {
+    for method in METHODS {
+        let temp = test_dir();
+        let (dir, files) = open(temp.path());
+        live(method, files, &life()[..2], true);
+        fs::remove_file(dir.view().rounds_path()).unwrap();
+        // A process that is killed before it wrote anything leaves no trace in the log.
+        live(method, LogFiles::open(&dir).unwrap(), &[], false);
+        assert!(!dir.view().rounds_path().exists(), "{method}");
+        live(method, LogFiles::open(&dir).unwrap(), &[vec![write(1, 512, bytes(1, 100))]], false);
+        assert_eq!(LogFiles::open(&dir).unwrap().rounds(), [0; ROUNDS_BYTES], "{method}");
+    }
+}
+
+#[test]
 fn a_ring_that_was_emptied_is_made_again() {
     let temp = test_dir();
     let (dir, _) = open(temp.path());
@@ -268,7 +283,7 @@ fn a_ring_that_was_emptied_is_made_again() {
     assert!(path.exists(), "an inspector changes nothing");
     let files = LogFiles::open(&dir).unwrap();
     assert_eq!((files.repairs(), files.rounds()), (&repair[..], &[][..]), "recovery must see that they are gone");
-    live(FlushMethod::Direct, files, &[], false);
+    live(FlushMethod::Direct, files, &[Vec::new()], false);
     let again = LogFiles::open(&dir).unwrap();
     assert_eq!((again.repairs(), again.rounds().len()), (&[][..], ROUNDS_BYTES));
 }
