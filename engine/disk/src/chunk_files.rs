@@ -108,21 +108,24 @@ struct Inner {
 }
 
 impl ChunkFiles {
-    /// Reads header and slot table of every chunk file of a core, mends what can be, and makes durable what it read. Blocking.
+    /// Reads header and slot table of every chunk file of a core as they are once they are mended, and makes durable what it
+    /// read. Blocking.
     pub fn load(dir: &DataDir, core: CoreId) -> Result<Vec<FoundChunkFile>, ChunkOpenError> {
         let dir = dir.view();
         let core_dir = dir.core_dir(core);
         remove_unfinished(&core_dir).map_err(failed(&core_dir, "remove unfinished files"))?;
         sync_dir(&core_dir).map_err(failed(&core_dir, "sync it"))?;
         let files = dir.chunk_files(core).map_err(failed(&core_dir, "list it"))?;
-        let found: Vec<FoundChunkFile> =
-            files.into_iter().map(|file| load_file(dir, core, file, true)).collect::<Result<_, _>>()?;
-        // Only when all of them are read: whoever refuses one changes none.
-        for file in found.iter().filter(|file| !file.repairs.is_empty()) {
-            let path = dir.chunk_path(core, file.start.file);
-            mend(&path, &file.start.header).map_err(failed(&path, "repair it"))?;
-        }
-        Ok(found)
+        files.into_iter().map(|file| load_file(dir, core, file, true)).collect()
+    }
+
+    /// Gives files of a core their length and their header, durably. Doing it again does no harm. Blocking; before `start`.
+    pub fn mend(dir: &DataDir, core: CoreId, files: &[FileId]) -> Result<(), ChunkOpenError> {
+        files.iter().try_for_each(|&file| {
+            let path = dir.view().chunk_path(core, file);
+            let header = ChunkFileHeader { node: dir.view().node(), core, file }.encode();
+            mend(&path, &header).map_err(failed(&path, "repair it"))
+        })
     }
 
     /// Reads header and slot table of every chunk file of a core, each by itself, and changes nothing. For inspectors; a
@@ -330,7 +333,6 @@ fn read_what_is_there(file: &File, length: u64, bytes: &mut [u8], offset: u64) -
     file.read_exact_at(&mut bytes[..there], offset)
 }
 
-/// Gives a chunk file its length and its header, durably. Doing it again does no harm. Blocking.
 fn mend(path: &Path, header: &[u8; SECTOR_BYTES]) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     allocate(&file, FILE_BYTES)?;

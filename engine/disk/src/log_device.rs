@@ -92,7 +92,7 @@ enum Method {
 }
 
 impl LogDevice {
-    /// Takes over the files as found. `segment_bytes`: of new segments.
+    /// Takes over the files as found, and mends what is to be mended. `segment_bytes`: of new segments.
     ///
     /// Makes the ring of round identifiers in a new directory. One that is gone is made with the first flush: until then
     /// every start must see that it is gone, since logic first notes that the log heals.
@@ -101,6 +101,7 @@ impl LogDevice {
             segment_bytes > 0 && (segment_bytes as usize).is_multiple_of(SECTOR_BYTES),
             "{segment_bytes} bytes a segment"
         );
+        files.mend()?;
         let is_new = files.segments.is_empty();
         let has_rounds = !files.rounds().is_empty();
         let method = match method {

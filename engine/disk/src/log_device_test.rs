@@ -241,7 +241,7 @@ fn spare_segment_that_is_damaged_is_made_again_and_a_short_ring_gets_its_length(
 }
 
 #[test]
-fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts() {
+fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_writes() {
     let temp = test_dir();
     let (dir, files) = open(temp.path());
     assert!(files.rounds().is_empty());
@@ -252,7 +252,7 @@ fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts(
     let files = LogFiles::open(&dir).unwrap();
     assert!(!unfinished.exists());
     assert!(files.rounds().is_empty(), "recovery must see that they are gone");
-    live(FlushMethod::Mmap, files, &[], false);
+    live(FlushMethod::Mmap, files, &[Vec::new()], false);
     assert_eq!(LogFiles::inspect(dir.view()).unwrap().rounds(), [0; ROUNDS_BYTES]);
 }
 

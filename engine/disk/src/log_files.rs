@@ -3,8 +3,8 @@
 //! Invariants:
 //! - After `LogFiles::open` every byte that the maps show is durable: raft takes all of it as such.
 //! - Every page was touched while opening: an unreadable sector is an error here and not a signal later.
-//! - Nothing here writes but two repairs at `open`, of what recovery would make no use of. A missing file of rounds is not
-//!   replaced by an empty one: recovery must see that it is gone.
+//! - Nothing here writes but `mend`, and only what recovery would make no use of. A missing file of rounds is not replaced by
+//!   an empty one: recovery must see that it is gone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -163,28 +163,27 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    /// Maps and reads everything, and syncs every file it keeps. Blocking; before the device starts.
+    /// Maps and reads everything, and syncs every file it keeps: the log as it is once it is mended. Blocking; before the device
+    /// starts, which mends it.
     pub fn open(dir: &DataDir) -> Result<LogFiles, LogOpenError> {
         let log_dir = dir.view().log_dir();
         remove_unfinished(&log_dir).map_err(failed(&log_dir, "remove unfinished files"))?;
-        let (_, repairs) = find_repairs(dir.view())?;
-        for repair in &repairs {
-            carry_out(repair).map_err(failed(&log_dir, "repair a file"))?;
-        }
-        let files = LogFiles::load(dir.view(), true, None)?;
+        let files = LogFiles::load(dir.view(), true)?;
         sync_dir(&log_dir).map_err(failed(&log_dir, "sync it"))?;
-        Ok(LogFiles { repairs, ..files })
+        Ok(files)
     }
 
-    /// Maps and reads what `open` would leave, and changes nothing. For inspectors; a running node may write meanwhile.
-    /// Blocking.
+    /// As `open`, but changes nothing. For inspectors; a running node may write meanwhile. Blocking.
     pub fn inspect(dir: &DataDirView) -> Result<LogFiles, LogOpenError> {
-        let (removed, repairs) = find_repairs(dir)?;
-        let files = LogFiles::load(dir, false, removed)?;
-        Ok(LogFiles { repairs, ..files })
+        LogFiles::load(dir, false)
     }
 
-    /// What `open` mended, or would.
+    /// Carries out the repairs. Doing it again does no harm. Blocking.
+    pub(crate) fn mend(&self) -> io::Result<()> {
+        self.repairs.iter().try_for_each(carry_out)
+    }
+
+    /// What is to be mended.
     #[must_use]
     pub fn repairs(&self) -> &[Repair] {
         &self.repairs
@@ -202,8 +201,9 @@ impl LogFiles {
         &self.rounds
     }
 
-    fn load(dir: &DataDirView, sync: bool, left_out: Option<SegmentId>) -> Result<LogFiles, LogOpenError> {
+    fn load(dir: &DataDirView, sync: bool) -> Result<LogFiles, LogOpenError> {
         let log_dir = dir.log_dir();
+        let (left_out, repairs) = find_repairs(dir)?;
         let mut segments = BTreeMap::new();
         let found = dir.segments().map_err(failed(&log_dir, "list it"))?;
         for segment in found.into_iter().filter(|segment| Some(*segment) != left_out) {
@@ -229,6 +229,6 @@ impl LogFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed(&path, "open it")(error)),
         };
-        Ok(LogFiles { dir: dir.clone(), segments, rounds, repairs: Vec::new() })
+        Ok(LogFiles { dir: dir.clone(), segments, rounds, repairs })
     }
 }

@@ -1,7 +1,8 @@
 //! What a start mends by itself before it uses the data directory: damage of which nothing follows that the files do not tell
 //! as well without it.
 //!
-//! Found by one code for both: the start carries it out, an inspector sees the files as if it had.
+//! Start and inspector both see and judge the files as they are once they are mended. Only a start that does not refuse mends
+//! them.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ pub enum Outlook {
     /// It keeps what is intact, and takes what it lost from the others before it votes again. Without a finding it had
     /// begun that before.
     Heals(Healing, Option<Finding>),
-    /// It refuses, and changes nothing but what a start mends in any case.
+    /// It refuses, and changes nothing.
     Refuses(String),
 }
 

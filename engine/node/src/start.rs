@@ -18,7 +18,7 @@ use disk::{ChunkFiles, DataDir, LogDevice, Repair, SmallFiles, SnapshotFiles};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
-use logic::io::{Effect, Input};
+use logic::io::{Effect, FileId, Input};
 use logic::outlook::Forecast;
 use logic::shard::{Shard, ShardConfig, ShardStart};
 use proto::error::Refusal;
@@ -150,12 +150,17 @@ async fn recover(
     let chunk_files = ChunkFiles::load(dir, core).map_err(|error| NodeError::Data { text: error.to_string() })?;
     let free_bytes = free_bytes(dir.view().path())?;
     let found = (core == CoreId(0)).then(|| GroupFound::open(dir)).transpose()?;
-    tell_repairs(chunk_files.iter().flat_map(|file| &file.repairs));
-    tell_repairs(found.iter().flat_map(GroupFound::repairs));
+    let mut repairs: Vec<Repair> = chunk_files.iter().flat_map(|file| file.repairs.clone()).collect();
+    repairs.extend(found.iter().flat_map(GroupFound::repairs).cloned());
+    let broken = chunk_files.iter().filter(|file| !file.repairs.is_empty()).map(|file| file.start.file);
+    let broken: Vec<FileId> = broken.collect();
     let files = chunk_files.into_iter().map(|file| file.start).collect();
     let start = ShardStart { files, free_bytes, group: found.as_ref().map(GroupFound::start) };
     let shard = Shard::new(config.clone(), start, clock.now(), effects)
         .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
+    // Whoever refuses changes nothing: the files are mended only now.
+    ChunkFiles::mend(dir, core, &broken).map_err(|error| NodeError::Data { text: error.to_string() })?;
+    repairs.iter().for_each(|repair| tracing::warn!("repaired: {repair}"));
     if let Some(forecast) = shard.forecast() {
         tell_outlook(&forecast);
     }
@@ -176,10 +181,6 @@ async fn recover(
         recovered.small = Some(SmallFiles::new(dir));
     }
     Ok((shard, recovered))
-}
-
-fn tell_repairs<'a>(repairs: impl Iterator<Item = &'a Repair>) {
-    repairs.for_each(|repair| tracing::warn!("repaired: {repair}"));
 }
 
 /// In the words of `helio log verify`.

@@ -21,7 +21,7 @@ pub(crate) struct GroupFound {
 }
 
 impl GroupFound {
-    /// Reads and mends. Blocking.
+    /// Reads, and makes durable what it read. Blocking.
     pub(crate) fn open(dir: &DataDir) -> Result<GroupFound, NodeError> {
         GroupFound::read(dir.view(), LogFiles::open(dir), SnapshotMaps::open(dir))
     }
@@ -60,7 +60,7 @@ impl GroupFound {
         }
     }
 
-    /// What was mended, or would be.
+    /// What is to be mended.
     pub(crate) fn repairs(&self) -> &[Repair] {
         self.log.repairs()
     }
