@@ -295,7 +295,8 @@ pub enum LogCommand {
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
     /// The data directory of a stopped node, or a copy of it. Nothing is written. Of a running node the last round may look
-    /// torn. Judged are identity, vote and log; chunk files are not looked at.
+    /// torn. All that the start reads is judged, by its own code: marker, identity, vote, log, snapshots, headers and slot
+    /// tables of chunk files; the bytes of images are not read.
     #[arg(value_name = "DIR")]
     pub path: PathBuf,
     /// Print JSON.

@@ -25,6 +25,18 @@ pub struct ChunkFileHeader {
     pub file: FileId,
 }
 
+/// Why a sector is no header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChunkHeaderError {
+    /// It is not whole.
+    Damaged,
+    /// It is whole, and of a version not known here.
+    Version {
+        /// Which.
+        found: u32,
+    },
+}
+
 impl ChunkFileHeader {
     /// The sector.
     #[must_use]
@@ -40,15 +52,17 @@ impl ChunkFileHeader {
         sector
     }
 
-    /// Reads a sector back; `None` if it is not whole, or of a version not known here.
-    #[must_use]
-    pub fn decode(sector: &[u8; SECTOR_BYTES]) -> Option<ChunkFileHeader> {
+    /// Reads a sector back.
+    pub fn decode(sector: &[u8; SECTOR_BYTES]) -> Result<ChunkFileHeader, ChunkHeaderError> {
         let crc = u32::from_le_bytes(sector[CRC_AT..].try_into().expect("four bytes"));
         let version = u32::from_le_bytes(sector[8..12].try_into().expect("four bytes"));
-        if &sector[..8] != MAGIC || crc != crc32fast::hash(&sector[..CRC_AT]) || version != VERSION {
-            return None;
+        if &sector[..8] != MAGIC || crc != crc32fast::hash(&sector[..CRC_AT]) {
+            return Err(ChunkHeaderError::Damaged);
         }
-        Some(ChunkFileHeader {
+        if version != VERSION {
+            return Err(ChunkHeaderError::Version { found: version });
+        }
+        Ok(ChunkFileHeader {
             core: CoreId(u16::from_le_bytes(sector[12..14].try_into().expect("two bytes"))),
             file: FileId(u64::from_le_bytes(sector[16..24].try_into().expect("eight bytes"))),
             node: NodeId(u64::from_le_bytes(sector[24..32].try_into().expect("eight bytes"))),
@@ -65,12 +79,21 @@ mod tests {
     fn a_header_is_read_back_and_any_flipped_bit_is_noticed() {
         let header = ChunkFileHeader { node: NodeId(3), core: CoreId(1), file: FileId(42) };
         let sector = header.encode();
-        assert_eq!(ChunkFileHeader::decode(&sector), Some(header));
+        assert_eq!(ChunkFileHeader::decode(&sector), Ok(header));
         for bit in 0..SECTOR_BYTES * 8 {
             let mut bad = sector.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(ChunkFileHeader::decode(&bad), None, "bit {bit}");
+            assert_eq!(ChunkFileHeader::decode(&bad), Err(ChunkHeaderError::Damaged), "bit {bit}");
         }
-        assert_eq!(ChunkFileHeader::decode(&[0; SECTOR_BYTES]), None);
+        assert_eq!(ChunkFileHeader::decode(&[0; SECTOR_BYTES]), Err(ChunkHeaderError::Damaged));
+    }
+
+    #[test]
+    fn a_whole_header_of_another_version_is_no_damage() {
+        let mut sector = ChunkFileHeader { node: NodeId(3), core: CoreId(1), file: FileId(42) }.encode();
+        sector[8] = 2;
+        let crc = crc32fast::hash(&sector[..CRC_AT]);
+        sector[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(ChunkFileHeader::decode(&sector), Err(ChunkHeaderError::Version { found: 2 }));
     }
 }

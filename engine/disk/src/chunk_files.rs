@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -26,12 +27,13 @@ use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 
 use crate::budget::Budget;
 use crate::buffers::{BufferPool, ChunkBuffer};
-use crate::chunk_file_header::ChunkFileHeader;
+use crate::chunk_file_header::{ChunkFileHeader, ChunkHeaderError};
 use crate::dir::{DataDir, DataDirView, remove_unfinished, sync_dir};
 use crate::direct_io::{self, join_all};
 use crate::error::{Outcome, from_glommio, outcome};
 use crate::machine;
 use crate::new_file::{self, NewFile, blocking};
+use crate::repair::Repair;
 
 /// Reads and writes under way at once: well below the 128 entries of the ring, and enough for any disk of today.
 const IO_UNITS_MAX: u64 = 32;
@@ -56,13 +58,33 @@ pub enum ChunkOpenError {
         error: io::Error,
     },
     /// It is not the file that its name says.
-    #[error("{path}: is not a chunk file of this core: put the file back to where it belongs, or restore it")]
+    #[error(
+        "{path}: is chunk file {} of core {} of node {}: put it back to where it belongs",
+        .found.file.0, .found.core.0, .found.node.0
+    )]
     NotOurs {
         /// Which file.
         path: PathBuf,
-        /// Its header, if it has one.
-        found: Option<ChunkFileHeader>,
+        /// Its header.
+        found: ChunkFileHeader,
     },
+    /// Made by another version.
+    #[error("{path}: has format version {found}: start the program that made it")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+}
+
+/// A chunk file, as it is once it is mended.
+#[derive(Debug)]
+pub struct FoundChunkFile {
+    /// Its header and slot table.
+    pub start: ChunkFileStart,
+    /// What is to be mended.
+    pub repairs: Vec<Repair>,
 }
 
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> ChunkOpenError {
@@ -86,8 +108,9 @@ struct Inner {
 }
 
 impl ChunkFiles {
-    /// Reads header and slot table of every chunk file of a core, and makes durable what it read. Blocking.
-    pub fn load(dir: &DataDir, core: CoreId) -> Result<Vec<ChunkFileStart>, ChunkOpenError> {
+    /// Reads header and slot table of every chunk file of a core as they are once they are mended, and makes durable what it
+    /// read. Blocking.
+    pub fn load(dir: &DataDir, core: CoreId) -> Result<Vec<FoundChunkFile>, ChunkOpenError> {
         let dir = dir.view();
         let core_dir = dir.core_dir(core);
         remove_unfinished(&core_dir).map_err(failed(&core_dir, "remove unfinished files"))?;
@@ -96,12 +119,21 @@ impl ChunkFiles {
         files.into_iter().map(|file| load_file(dir, core, file, true)).collect()
     }
 
+    /// Gives files of a core their length and their header, durably. Doing it again does no harm. Blocking; before `start`.
+    pub fn mend(dir: &DataDir, core: CoreId, files: &[FileId]) -> Result<(), ChunkOpenError> {
+        files.iter().try_for_each(|&file| {
+            let path = dir.view().chunk_path(core, file);
+            let header = ChunkFileHeader { node: dir.view().node(), core, file }.encode();
+            mend(&path, &header).map_err(failed(&path, "repair it"))
+        })
+    }
+
     /// Reads header and slot table of every chunk file of a core, each by itself, and changes nothing. For inspectors; a
     /// running node may write meanwhile. Blocking.
     pub fn inspect(
         dir: &DataDirView,
         core: CoreId,
-    ) -> Result<Vec<Result<ChunkFileStart, ChunkOpenError>>, ChunkOpenError> {
+    ) -> Result<Vec<Result<FoundChunkFile, ChunkOpenError>>, ChunkOpenError> {
         let core_dir = dir.core_dir(core);
         let files = dir.chunk_files(core).map_err(failed(&core_dir, "list it"))?;
         Ok(files.into_iter().map(|file| load_file(dir, core, file, false)).collect())
@@ -266,21 +298,56 @@ fn slot_runs(slots: Vec<(FileId, u32, SlotSector)>) -> Vec<SlotRun> {
     groups.into_iter().map(run_of).collect()
 }
 
-fn load_file(dir: &DataDirView, core: CoreId, file: FileId, sync: bool) -> Result<ChunkFileStart, ChunkOpenError> {
+/// A file that was cut off reads as if it had its length again, and one without a whole header as if it had ours.
+fn load_file(dir: &DataDirView, core: CoreId, file: FileId, sync: bool) -> Result<FoundChunkFile, ChunkOpenError> {
     let path = dir.chunk_path(core, file);
     let opened = File::open(&path).map_err(failed(&path, "open it"))?;
     if sync {
         opened.sync_data().map_err(failed(&path, "sync it"))?;
     }
+    let length = opened.metadata().map_err(failed(&path, "find its length"))?.len();
     let mut header = Box::new([0; SECTOR_BYTES]);
     let mut table = vec![0; TABLE_BYTES];
-    opened.read_exact_at(&mut header[..], 0).map_err(failed(&path, "read its header"))?;
-    opened.read_exact_at(&mut table, TABLE_OFFSET).map_err(failed(&path, "read its slot table"))?;
-    let found = ChunkFileHeader::decode(&header);
-    if found != Some(ChunkFileHeader { node: dir.node(), core, file }) {
-        return Err(ChunkOpenError::NotOurs { path, found });
+    read_what_is_there(&opened, length, &mut header[..], 0).map_err(failed(&path, "read its header"))?;
+    read_what_is_there(&opened, length, &mut table, TABLE_OFFSET).map_err(failed(&path, "read its slot table"))?;
+    let ours = ChunkFileHeader { node: dir.node(), core, file };
+    let mut repairs = Vec::new();
+    match ChunkFileHeader::decode(&header) {
+        Ok(found) if found == ours => {}
+        Ok(found) => return Err(ChunkOpenError::NotOurs { path, found }),
+        Err(ChunkHeaderError::Version { found }) => return Err(ChunkOpenError::Version { path, found }),
+        Err(ChunkHeaderError::Damaged) => {
+            header = ours.encode();
+            repairs.push(Repair::ChunkFileHeader { path: path.clone() });
+        }
     }
-    Ok(ChunkFileStart { file, header, table })
+    if length < FILE_BYTES {
+        repairs.push(Repair::ChunkFileLength { path, found: length });
+    }
+    Ok(FoundChunkFile { start: ChunkFileStart { file, header, table }, repairs })
+}
+
+fn read_what_is_there(file: &File, length: u64, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let rest = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let there = rest.min(bytes.len());
+    file.read_exact_at(&mut bytes[..there], offset)
+}
+
+fn mend(path: &Path, header: &[u8; SECTOR_BYTES]) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    allocate(&file, FILE_BYTES)?;
+    file.write_all_at(header, 0)?;
+    file.sync_all()
+}
+
+#[allow(unsafe_code)]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = libc::off_t::try_from(bytes).expect("a file's length fits");
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes no memory of ours.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes) } {
+        0 => Ok(()),
+        number => Err(io::Error::from_raw_os_error(number)),
+    }
 }
 
 #[cfg(test)]

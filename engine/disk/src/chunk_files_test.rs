@@ -68,7 +68,7 @@ fn slots_and_files_are_found_again_by_the_next_process() {
     .unwrap();
     drop(dir);
     let dir = open(temp.path());
-    let found = ChunkFiles::load(&dir, CORE).unwrap();
+    let found: Vec<ChunkFileStart> = ChunkFiles::load(&dir, CORE).unwrap().into_iter().map(|file| file.start).collect();
     assert_eq!(found.iter().map(|start| start.file).collect::<Vec<_>>(), [FILE, FileId(8)]);
     let nonzero = |table: &[u8]| -> Vec<(usize, u8)> {
         let sectors = table.chunks_exact(SECTOR_BYTES).enumerate();
@@ -92,7 +92,7 @@ fn file_of_another_core_is_refused() {
     let (here, there) = (dir.view().chunk_path(CORE, FILE), dir.view().chunk_path(CoreId(0), FILE));
     fs::rename(here, there).unwrap();
     let error = ChunkFiles::load(&dir, CoreId(0)).unwrap_err();
-    assert!(matches!(error, ChunkOpenError::NotOurs { found: Some(header), .. } if header.core == CORE), "{error}");
+    assert!(matches!(error, ChunkOpenError::NotOurs { found, .. } if found.core == CORE), "{error}");
 }
 
 #[test]
@@ -143,4 +143,77 @@ fn shortened_file_is_unreadable_and_not_a_panic() {
         assert_eq!(pool.used_bytes(), 0);
     })
     .unwrap();
+}
+
+/// Two chunk files; the first has a slot sector full of `5`, and is then changed.
+fn changed(change: impl FnOnce(&File)) -> (tempfile::TempDir, DataDir) {
+    let temp = test_dir();
+    let dir = open(temp.path());
+    executor::run("chunks", async {
+        let (files, _) = start(&dir).await;
+        for file in [FILE, FileId(8)] {
+            files.create(file).await.unwrap().unwrap();
+        }
+        files.commit(vec![(FILE, 2, Box::new([5; SECTOR_BYTES]))], Vec::new()).await.unwrap();
+    })
+    .unwrap();
+    change(&fs::OpenOptions::new().read(true).write(true).open(dir.view().chunk_path(CORE, FILE)).unwrap());
+    (temp, dir)
+}
+
+/// What the inspector foresees is what the start does, once.
+fn check_repaired(dir: &DataDir, expected: &[Repair]) -> ChunkFileStart {
+    let path = dir.view().chunk_path(CORE, FILE);
+    let before = fs::read(&path).unwrap();
+    let foreseen = ChunkFiles::inspect(dir.view(), CORE).unwrap().remove(0).unwrap();
+    assert!(fs::read(&path).unwrap() == before, "an inspector changes nothing");
+    let done = ChunkFiles::load(dir, CORE).unwrap();
+    assert_eq!((&foreseen.repairs[..], &done[0].repairs[..], &done[1].repairs[..]), (expected, expected, &[][..]));
+    assert!(fs::read(&path).unwrap() == before, "nothing is changed before all is judged");
+    ChunkFiles::mend(dir, CORE, &[FILE]).unwrap();
+    let again = ChunkFiles::load(dir, CORE).unwrap().remove(0);
+    assert!(again.repairs.is_empty() && again.start.table == foreseen.start.table, "{:?}", again.repairs);
+    assert_eq!((&again.start.header, fs::metadata(&path).unwrap().len()), (&foreseen.start.header, FILE_BYTES));
+    again.start
+}
+
+#[test]
+fn a_damaged_header_of_a_chunk_file_is_written_anew_and_its_slots_stay() {
+    let (_temp, dir) = changed(|file| file.write_all_at(&[0xee; 40], 4).unwrap());
+    let path = dir.view().chunk_path(CORE, FILE);
+    let start = check_repaired(&dir, &[Repair::ChunkFileHeader { path }]);
+    assert_eq!(start.table[2 * SECTOR_BYTES..3 * SECTOR_BYTES], [5; SECTOR_BYTES]);
+}
+
+#[test]
+fn a_chunk_file_that_was_cut_off_gets_its_length_back_and_keeps_the_slots_that_are_left() {
+    // In the data, in the slot table, in the header, and before it.
+    for (length, slots) in [(DATA_OFFSET + 777, true), (TABLE_OFFSET + 1536, true), (TABLE_OFFSET + 1024, false)] {
+        let (_temp, dir) = changed(|file| file.set_len(length).unwrap());
+        let path = dir.view().chunk_path(CORE, FILE);
+        let start = check_repaired(&dir, &[Repair::ChunkFileLength { path, found: length }]);
+        assert_eq!(start.table[1024..1536] == [5; SECTOR_BYTES], slots, "cut off at {length}");
+    }
+    for found in [100, 0] {
+        let (_temp, dir) = changed(|file| file.set_len(found).unwrap());
+        let path = dir.view().chunk_path(CORE, FILE);
+        check_repaired(
+            &dir,
+            &[Repair::ChunkFileHeader { path: path.clone() }, Repair::ChunkFileLength { path, found }],
+        );
+    }
+}
+
+#[test]
+fn a_chunk_file_of_another_version_is_refused() {
+    let (_temp, dir) = changed(|file| {
+        let mut header = [0; SECTOR_BYTES];
+        file.read_exact_at(&mut header, 0).unwrap();
+        header[8] = 9;
+        let crc = crc32fast::hash(&header[..SECTOR_BYTES - 4]);
+        header[SECTOR_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        file.write_all_at(&header, 0).unwrap();
+    });
+    let error = ChunkFiles::load(&dir, CORE).unwrap_err();
+    assert!(matches!(error, ChunkOpenError::Version { found: 9, .. }), "{error}");
 }

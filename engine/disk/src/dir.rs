@@ -296,7 +296,8 @@ impl DataDirView {
         Ok(numbered(&self.core_dir(core), "chk")?.into_iter().map(FileId).collect())
     }
 
-    fn check_parts(&self) -> Result<(), DirError> {
+    /// Whether all parts are there that the node does not make again.
+    pub fn check_parts(&self) -> Result<(), DirError> {
         let cores = (0..self.marker.cores).map(|core| self.core_dir(CoreId(core)));
         for part in cores.chain([self.log_dir()]) {
             if !part.is_dir() {

@@ -29,6 +29,7 @@ pub mod machine;
 mod new_file;
 #[cfg(test)]
 mod no_space_test;
+pub mod repair;
 pub mod small_files;
 pub mod snapshot_files;
 #[cfg(test)]
@@ -40,5 +41,6 @@ pub use dir::{DataDir, DataDirView, DirError};
 pub use error::Outcome;
 pub use log_device::{FlushMethod, LogDevice};
 pub use log_files::LogFiles;
+pub use repair::Repair;
 pub use small_files::SmallFiles;
 pub use snapshot_files::{SnapshotFiles, SnapshotMaps};

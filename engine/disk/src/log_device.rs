@@ -82,6 +82,8 @@ struct Device {
     // Segments that nobody writes, mapped for reading.
     maps: RefCell<BTreeMap<SegmentId, Arc<SegmentMap>>>,
     flushing: Cell<bool>,
+    // The ring of round identifiers is there.
+    has_rounds: Cell<bool>,
 }
 
 enum Method {
@@ -90,13 +92,18 @@ enum Method {
 }
 
 impl LogDevice {
-    /// Takes over the files as found; makes the file of rounds if there is none. `segment_bytes`: of new segments.
+    /// Takes over the files as found, and mends what is to be mended. `segment_bytes`: of new segments.
+    ///
+    /// Makes the ring of round identifiers in a new directory. One that is gone is made with the first flush: until then
+    /// every start must see that it is gone, since logic first notes that the log heals.
     pub async fn start(method: FlushMethod, files: LogFiles, segment_bytes: u32) -> io::Result<LogDevice> {
         assert!(
             segment_bytes > 0 && (segment_bytes as usize).is_multiple_of(SECTOR_BYTES),
             "{segment_bytes} bytes a segment"
         );
-        ensure_rounds(&files).await?;
+        files.mend()?;
+        let is_new = files.segments.is_empty();
+        let has_rounds = !files.rounds().is_empty();
         let method = match method {
             FlushMethod::Direct => Method::Direct(Direct::new(&files)),
             FlushMethod::Mmap => Method::Mmap(Mapped::start(files.dir.clone())?),
@@ -107,7 +114,11 @@ impl LogDevice {
             method,
             maps: RefCell::new(files.segments),
             flushing: Cell::new(false),
+            has_rounds: Cell::new(has_rounds),
         };
+        if is_new {
+            device.ensure_rounds().await?;
+        }
         Ok(LogDevice { device: Rc::new(device) })
     }
 
@@ -118,6 +129,7 @@ impl LogDevice {
     pub async fn flush(&self, writes: Vec<LogWrite>) -> io::Result<()> {
         let device = &*self.device;
         assert!(!device.flushing.replace(true), "one flush at a time");
+        device.ensure_rounds().await?;
         // What is written is no longer read through a plain map.
         for write in &writes {
             if let LogFile::Segment(segment) = write.file {
@@ -172,6 +184,8 @@ impl LogDevice {
     /// Removes the segments from `first` on, the last one first: a crash in between leaves the earlier ones.
     pub async fn drop_from(&self, first: SegmentId) -> io::Result<()> {
         let device = &*self.device;
+        // A directory without segments and ring would be taken for one that was emptied.
+        device.ensure_rounds().await?;
         self.forget(|segment| segment >= first);
         let dir = device.dir.clone();
         new_file::blocking(move || {
@@ -235,7 +249,7 @@ impl LogDevice {
         let known = device.maps.borrow().get(&segment).cloned();
         let path = device.dir.segment_path(segment);
         // Opening, mapping and touching pages all may wait for the disk.
-        let blocking = glommio::executor().spawn_blocking(move || {
+        let blocking = new_file::blocking(move || {
             let map = match known {
                 Some(map) => map,
                 None => Arc::new(SegmentMap::open(&path)?),
@@ -270,19 +284,17 @@ impl LogDevice {
     }
 }
 
-/// Makes the file of round identifiers if there was none.
-async fn ensure_rounds(files: &LogFiles) -> io::Result<()> {
-    let path = files.dir.rounds_path();
-    let bytes = ROUNDS_BYTES as u64;
-    match files.rounds().len() {
-        ROUNDS_BYTES => Ok(()),
-        0 => {
-            new_file::make(&path, NewFile { bytes, zeroed_bytes: bytes, header: &[0; SECTOR_BYTES], spare: None }).await
+impl Device {
+    /// Makes the ring of round identifiers if there is none.
+    async fn ensure_rounds(&self) -> io::Result<()> {
+        if self.has_rounds.get() {
+            return Ok(());
         }
-        found => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: {found} bytes long instead of {ROUNDS_BYTES}", path.display()),
-        )),
+        let bytes = ROUNDS_BYTES as u64;
+        let file = NewFile { bytes, zeroed_bytes: bytes, header: &[0; SECTOR_BYTES], spare: None };
+        new_file::make(&self.dir.rounds_path(), file).await?;
+        self.has_rounds.set(true);
+        Ok(())
     }
 }
 

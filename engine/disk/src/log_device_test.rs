@@ -9,6 +9,7 @@ use proto::ids::{ClusterId, NodeId};
 use super::*;
 use crate::dir::DataDir;
 use crate::log_files::ROUNDS_BYTES;
+use crate::repair::Repair;
 use crate::test_dir::test_dir;
 
 const SEGMENT_BYTES: u32 = 1 << 20;
@@ -240,7 +241,7 @@ fn spare_segment_that_is_damaged_is_made_again_and_a_short_ring_gets_its_length(
 }
 
 #[test]
-fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts() {
+fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_writes() {
     let temp = test_dir();
     let (dir, files) = open(temp.path());
     assert!(files.rounds().is_empty());
@@ -251,8 +252,54 @@ fn unfinished_file_is_removed_and_lost_rounds_stay_lost_until_the_device_starts(
     let files = LogFiles::open(&dir).unwrap();
     assert!(!unfinished.exists());
     assert!(files.rounds().is_empty(), "recovery must see that they are gone");
-    live(FlushMethod::Mmap, files, &[], false);
+    live(FlushMethod::Mmap, files, &[Vec::new()], false);
     assert_eq!(LogFiles::inspect(dir.view()).unwrap().rounds(), [0; ROUNDS_BYTES]);
+}
+
+#[test]
+fn a_ring_that_is_gone_is_made_again_with_the_first_flush_and_not_before() {
+    for method in METHODS {
+        let temp = test_dir();
+        let (dir, files) = open(temp.path());
+        live(method, files, &life()[..2], true);
+        fs::remove_file(dir.view().rounds_path()).unwrap();
+        // A process that is killed before it wrote anything leaves no trace in the log.
+        live(method, LogFiles::open(&dir).unwrap(), &[], false);
+        assert!(!dir.view().rounds_path().exists(), "{method}");
+        live(method, LogFiles::open(&dir).unwrap(), &[vec![write(1, 512, bytes(1, 100))]], false);
+        assert_eq!(LogFiles::open(&dir).unwrap().rounds(), [0; ROUNDS_BYTES], "{method}");
+    }
+}
+
+#[test]
+fn a_ring_that_was_emptied_is_made_again() {
+    let temp = test_dir();
+    let (dir, _) = open(temp.path());
+    let path = dir.view().rounds_path();
+    fs::write(&path, b"").unwrap();
+    let repair = [Repair::RoundsLength { path: path.clone(), found: 0 }];
+    let foreseen = LogFiles::inspect(dir.view()).unwrap();
+    assert_eq!((foreseen.repairs(), foreseen.rounds()), (&repair[..], &[][..]));
+    assert!(path.exists(), "an inspector changes nothing");
+    let files = LogFiles::open(&dir).unwrap();
+    assert_eq!((files.repairs(), files.rounds()), (&repair[..], &[][..]), "recovery must see that they are gone");
+    live(FlushMethod::Direct, files, &[Vec::new()], false);
+    let again = LogFiles::open(&dir).unwrap();
+    assert_eq!((again.repairs(), again.rounds().len()), (&[][..], ROUNDS_BYTES));
+}
+
+#[test]
+fn an_inspector_sees_the_log_as_a_start_would_leave_it() {
+    let temp = test_dir();
+    let (dir, _) = open(temp.path());
+    // Prepared, never used, and damaged; a ring that is cut off.
+    fs::write(dir.view().segment_path(SegmentId(1)), [0; 4096]).unwrap();
+    fs::write(dir.view().rounds_path(), [3; 1000]).unwrap();
+    let seen = |files: &LogFiles| (files.repairs().to_vec(), files.segments().len(), files.rounds().to_vec());
+    let foreseen = LogFiles::inspect(dir.view()).unwrap();
+    assert_eq!((foreseen.repairs().len(), foreseen.segments().len()), (2, 0), "{:?}", foreseen.repairs());
+    assert_eq!(fs::metadata(dir.view().rounds_path()).unwrap().len(), 1000);
+    assert_eq!(seen(&foreseen), seen(&LogFiles::open(&dir).unwrap()));
 }
 
 #[test]

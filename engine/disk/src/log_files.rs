@@ -3,8 +3,8 @@
 //! Invariants:
 //! - After `LogFiles::open` every byte that the maps show is durable: raft takes all of it as such.
 //! - Every page was touched while opening: an unreadable sector is an error here and not a signal later.
-//! - Nothing here writes but two repairs at `open`, of what recovery would make no use of. A missing file of rounds is not
-//!   replaced by an empty one: recovery must see that it is gone.
+//! - Nothing here writes but `mend`, and only what recovery would make no use of. A missing file of rounds is not replaced by
+//!   an empty one: recovery must see that it is gone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,6 +19,7 @@ use memmap2::{Advice, Mmap, MmapOptions};
 use proto::limits::SECTOR_BYTES;
 
 use crate::dir::{DataDir, DataDirView, publish, remove_unfinished, sync_dir};
+use crate::repair::Repair;
 
 /// Bytes of the file of round identifiers.
 pub(crate) const ROUNDS_BYTES: usize = logic::log::rounds::ROUNDS_BYTES as usize;
@@ -42,17 +43,17 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LogOpe
     move |error| LogOpenError { path, action, error }
 }
 
-/// Removes the last segment if it was never used and cannot be either: prepared in advance, and damaged or cut off since.
-/// Recovery leaves it out, and it would be in the way of the next one.
-fn remove_unusable_spare(dir: &DataDirView) -> io::Result<()> {
-    let Some(last) = dir.segments()?.into_iter().max() else { return Ok(()) };
+/// The last segment if it was never used and cannot be either: prepared in advance, and damaged or cut off since. Recovery
+/// leaves it out, and it would be in the way of the next one.
+fn unusable_spare(dir: &DataDirView) -> io::Result<Option<SegmentId>> {
+    let Some(last) = dir.segments()?.into_iter().max() else { return Ok(None) };
     let path = dir.segment_path(last);
     // Nearly always the header tells that it can be used.
     let (mut header, file) = (Vec::new(), File::open(&path)?);
     let length = file.metadata()?.len();
     io::Read::read_to_end(&mut io::Read::take(file, SECTOR_BYTES as u64), &mut header)?;
     if Reader::new(&header).is_ok_and(|reader| length >= u64::from(reader.header().segment_bytes)) {
-        return Ok(());
+        return Ok(None);
     }
     let bytes = fs::read(&path)?;
     let is_unused = bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
@@ -61,28 +62,47 @@ fn remove_unusable_spare(dir: &DataDirView) -> io::Result<()> {
         Err(HeaderError::Version { .. }) => false,
         Err(_) => true,
     };
-    if is_unused && is_unusable {
-        tracing::warn!(path = %path.display(), "a log segment that was never used is damaged: it is made again");
-        fs::remove_file(&path)?;
-    }
-    Ok(())
+    Ok((is_unused && is_unusable).then_some(last))
 }
 
-/// A ring of identifiers that was cut off gets its length back, with zeros; what is left of it stays.
-fn repair_length_of_rounds(dir: &DataDirView) -> io::Result<()> {
+/// What is done before the log is judged, in a form that needs no judgement: the segment to remove, the length of the ring.
+fn find_repairs(dir: &DataDirView) -> Result<(Option<SegmentId>, Vec<Repair>), LogOpenError> {
+    let log_dir = dir.log_dir();
+    let removed = unusable_spare(dir).map_err(failed(&log_dir, "look at its last segment"))?;
+    let mut repairs: Vec<Repair> =
+        removed.map(|segment| Repair::UnusedSegment { path: dir.segment_path(segment) }).into_iter().collect();
     let path = dir.rounds_path();
-    let mut bytes = match fs::read(&path) {
-        Ok(bytes) if bytes.is_empty() || bytes.len() >= ROUNDS_BYTES => return Ok(()),
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    tracing::warn!(path = %path.display(), found = bytes.len(), "the ring of round identifiers was cut off: its length is repaired");
-    bytes.resize(ROUNDS_BYTES, 0);
-    let new = path.with_extension("new");
-    fs::write(&new, &bytes)?;
-    File::open(&new)?.sync_all()?;
-    publish(&new, &path)
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.len() != ROUNDS_BYTES as u64 => {
+            repairs.push(Repair::RoundsLength { path, found: metadata.len() });
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path, "find its length")(error)),
+        _ => {}
+    }
+    Ok((removed, repairs))
+}
+
+fn carry_out(repair: &Repair) -> io::Result<()> {
+    match repair {
+        Repair::UnusedSegment { path } => fs::remove_file(path),
+        // As if it was missing: recovery must see that it is gone.
+        Repair::RoundsLength { path, found: 0 } => fs::remove_file(path),
+        Repair::RoundsLength { path, .. } => {
+            let new = path.with_extension("new");
+            fs::write(&new, of_their_length(fs::read(path)?))?;
+            File::open(&new)?.sync_all()?;
+            publish(&new, path)
+        }
+        other => unreachable!("{other:?} is not of the log"),
+    }
+}
+
+/// Identifiers that were cut off are zeros, as if they were never written. None at all are none.
+fn of_their_length(mut rounds: Vec<u8>) -> Vec<u8> {
+    if !rounds.is_empty() {
+        rounds.resize(ROUNDS_BYTES, 0);
+    }
+    rounds
 }
 
 /// A whole file, mapped read-only.
@@ -139,23 +159,34 @@ pub struct LogFiles {
     pub(crate) dir: DataDirView,
     pub(crate) segments: BTreeMap<SegmentId, Arc<SegmentMap>>,
     rounds: Vec<u8>,
+    repairs: Vec<Repair>,
 }
 
 impl LogFiles {
-    /// Maps and reads everything, and syncs every file it keeps. Blocking; before the device starts.
+    /// Maps and reads everything, and syncs every file it keeps: the log as it is once it is mended. Blocking; before the device
+    /// starts, which mends it.
     pub fn open(dir: &DataDir) -> Result<LogFiles, LogOpenError> {
         let log_dir = dir.view().log_dir();
         remove_unfinished(&log_dir).map_err(failed(&log_dir, "remove unfinished files"))?;
-        remove_unusable_spare(dir.view()).map_err(failed(&log_dir, "remove a segment that was never used"))?;
-        repair_length_of_rounds(dir.view()).map_err(failed(&dir.view().rounds_path(), "repair its length"))?;
         let files = LogFiles::load(dir.view(), true)?;
         sync_dir(&log_dir).map_err(failed(&log_dir, "sync it"))?;
         Ok(files)
     }
 
-    /// Maps and reads what is there, and changes nothing. For inspectors; a running node may write meanwhile. Blocking.
+    /// As `open`, but changes nothing. For inspectors; a running node may write meanwhile. Blocking.
     pub fn inspect(dir: &DataDirView) -> Result<LogFiles, LogOpenError> {
         LogFiles::load(dir, false)
+    }
+
+    /// Carries out the repairs. Doing it again does no harm. Blocking.
+    pub(crate) fn mend(&self) -> io::Result<()> {
+        self.repairs.iter().try_for_each(carry_out)
+    }
+
+    /// What is to be mended.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
     }
 
     /// The segments, ascending.
@@ -172,8 +203,10 @@ impl LogFiles {
 
     fn load(dir: &DataDirView, sync: bool) -> Result<LogFiles, LogOpenError> {
         let log_dir = dir.log_dir();
+        let (left_out, repairs) = find_repairs(dir)?;
         let mut segments = BTreeMap::new();
-        for segment in dir.segments().map_err(failed(&log_dir, "list it"))? {
+        let found = dir.segments().map_err(failed(&log_dir, "list it"))?;
+        for segment in found.into_iter().filter(|segment| Some(*segment) != left_out) {
             let path = dir.segment_path(segment);
             let file = File::open(&path).map_err(failed(&path, "open it"))?;
             if sync {
@@ -191,11 +224,11 @@ impl LogFiles {
                 }
                 let mut bytes = Vec::with_capacity(ROUNDS_BYTES);
                 io::Read::read_to_end(&mut file, &mut bytes).map_err(failed(&path, "read it"))?;
-                bytes
+                of_their_length(bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed(&path, "open it")(error)),
         };
-        Ok(LogFiles { dir: dir.clone(), segments, rounds })
+        Ok(LogFiles { dir: dir.clone(), segments, rounds, repairs })
     }
 }

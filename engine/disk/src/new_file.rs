@@ -116,5 +116,5 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    glommio::executor().spawn_blocking(work).await
+    executor::blocking(work).await
 }

@@ -4,11 +4,13 @@
 //! - **The preempt timer never fires.** If a thread loses the CPU for longer than glommio's preempt timer (100 ms by
 //!   default) at the wrong moment, the executor parks for ever with runnable tasks. With a timer of an hour it does not;
 //!   the price: nothing preempts a task, so no task may compute for more than about 200 us without awaiting I/O, and
-//!   loops of `yield_now` starve the core. Longer work goes to `glommio::executor().spawn_blocking`.
+//!   loops of `yield_now` starve the core. Longer work goes to `blocking`.
 //! - **Little registered memory.** Locked memory is a budget of the user, often 8 MiB for all processes together.
 //! - **More than one blocking thread.** rename, unlink and truncate share the pool with page faults of the log.
+//! - **No executor ends before its blocking work.** A thread of the pool that finds its executor gone panics.
 //! - **Not pinned, never real-time.** Cores are shared with other processes.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::sync::mpsc;
@@ -154,6 +156,46 @@ pub fn run<T>(name: &str, future: impl Future<Output = T>) -> Result<T, StartErr
 /// Whether executors can run here: makes one and drops it.
 pub fn probe() -> Result<(), StartError> {
     run("probe", async {})
+}
+
+thread_local! {
+    // Of the executor of this thread.
+    static BLOCKING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts one piece of blocking work as long as it lives.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> UnderWay {
+        BLOCKING.set(BLOCKING.get() + 1);
+        UnderWay
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        BLOCKING.set(BLOCKING.get() - 1);
+    }
+}
+
+/// Runs work that may block on a thread of this executor's pool. It is done to its end also if nobody waits for it any more:
+/// `blocking_under_way` counts it until then.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let under_way = UnderWay::begin();
+    // A task of its own: who drops this future must not take the place away to which the thread sends its result.
+    let task = glommio::spawn_local(async move {
+        let result = glommio::executor().spawn_blocking(work).await;
+        drop(under_way);
+        result
+    });
+    task.detach().await.expect("nobody cancels a detached task")
+}
+
+/// How much blocking work of this thread's executor has not ended. An executor must not end before it is none.
+#[must_use]
+pub fn blocking_under_way() -> usize {
+    BLOCKING.get()
 }
 
 fn make_executor(name: &str) -> Result<LocalExecutor, StartError> {

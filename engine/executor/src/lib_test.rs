@@ -28,6 +28,24 @@ fn blocking_work_of_one_kind_does_not_wait_for_another() {
 }
 
 #[test]
+fn blocking_work_that_nobody_waits_for_any_more_is_counted_until_it_ends() {
+    run("blocking", async {
+        let (go, gate) = mpsc::channel::<()>();
+        let waits = glommio::spawn_local(blocking(move || gate.recv()));
+        glommio::executor().yield_now().await;
+        waits.cancel().await;
+        assert_eq!(blocking_under_way(), 1);
+        go.send(()).unwrap();
+        while blocking_under_way() > 0 {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(blocking(|| 5).await, 5);
+        assert_eq!(blocking_under_way(), 0);
+    })
+    .unwrap();
+}
+
+#[test]
 fn what_glommio_says_becomes_an_error_with_a_remedy() {
     let memlock = GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(65_536, MEMLOCK_BYTES_MIN));
     let system = |number| GlommioError::IoError(io::Error::from_raw_os_error(number));

@@ -27,7 +27,7 @@ use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{CLAIMS_MAX, DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
 use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
-use crate::outlook::Outlook;
+use crate::outlook::{Forecast, Outlook};
 use crate::shard::{GroupStart, Load, ShardConfig, StartError};
 use crate::state::State;
 
@@ -140,9 +140,16 @@ impl Group {
         self.running().map_or(load, |running| running.admission.load(load))
     }
 
-    /// What was found at start, and what follows from it.
-    pub fn outlook(&self) -> Outlook {
-        self.running().map_or(Outlook::Begins, |running| running.manager.outlook())
+    /// What was found at start, and what follows from it. To be asked before anything else happens.
+    pub fn forecast(&self) -> Forecast {
+        match self.running() {
+            Some(running) => {
+                let mut unusable_snapshots = running.snapshots.unusable().to_vec();
+                unusable_snapshots.sort_unstable();
+                Forecast { outlook: running.manager.outlook(), unusable_snapshots }
+            }
+            None => Forecast { outlook: Outlook::Begins, unusable_snapshots: Vec::new() },
+        }
     }
 
     /// How consensus stands, if it runs.

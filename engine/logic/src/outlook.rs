@@ -1,9 +1,11 @@
-//! What a node will do with its consensus group's files at its next start: the start's own code, run for its answer.
+//! What a node will do with its consensus group's files at its next start: the start's own code, run for its answer. The
+//! start says it in the same words.
 
-use proto::ids::{Address, CoreId};
+use std::fmt;
+
+use proto::ids::{Address, CoreId, LogIndex, NodeId};
 
 use crate::group::Group;
-use crate::identity::Identity;
 use crate::io::{Now, Ticket};
 use crate::limits::TICK_US;
 use crate::log::{Finding, Judgement, SEGMENT_BYTES_DEFAULT};
@@ -27,14 +29,61 @@ pub enum Outlook {
     Refuses(String),
 }
 
-/// Judges the files as the start does. Reads only.
-pub fn outlook(start: &GroupStart<'_>) -> Outlook {
-    let identity = match start.identity.as_deref().map(Identity::decode) {
-        None => None,
-        Some(Ok(identity)) => Some(identity),
-        Some(Err(error)) => return Outlook::Refuses(error.to_string()),
-    };
-    let (node, cores) = identity.map_or((proto::ids::NodeId(1), 1), |identity| (identity.node, identity.cores));
+impl Outlook {
+    /// One word, for scripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outlook::Begins => "empty",
+            Outlook::Serves => "clean",
+            Outlook::Drops(_) => "torn",
+            Outlook::Heals(Healing::Rot, _) => "rot",
+            Outlook::Heals(..) => "uncertain",
+            Outlook::Refuses(_) => "refuses",
+        }
+    }
+
+    /// What in the log it follows from.
+    pub fn evidence(&self) -> Option<&Finding> {
+        match self {
+            Outlook::Drops(finding) | Outlook::Heals(_, Some(finding)) => Some(finding),
+            _ => None,
+        }
+    }
+}
+
+/// What it is, and what the node will do.
+impl fmt::Display for Outlook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heals =
+            "the node will start with what is intact, and take what it lost from the others before it votes again";
+        match self {
+            Outlook::Begins => f.write_str("empty: the node will wait for the other initial members"),
+            Outlook::Serves => f.write_str("clean: the node will start"),
+            Outlook::Drops(_) => f.write_str(
+                "torn: the last round was never finished, hence never acknowledged; the node will drop it and start",
+            ),
+            Outlook::Heals(Healing::Rot, _) => {
+                write!(f, "rot: entries that were durable are damaged or missing; {heals}")
+            }
+            Outlook::Heals(..) => {
+                write!(f, "uncertain: the last round may have been acknowledged and is not whole; {heals}")
+            }
+            Outlook::Refuses(text) => write!(f, "the node will refuse to start: {text}"),
+        }
+    }
+}
+
+/// What the next start makes of the files of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// What the node will do.
+    pub outlook: Outlook,
+    /// Snapshots that it will not use because they are damaged, ascending. Unknown of one that refuses.
+    pub unusable_snapshots: Vec<LogIndex>,
+}
+
+/// Judges the files as the start of `node` with `cores` does. Reads only.
+pub fn forecast(node: NodeId, cores: u16, start: &GroupStart<'_>) -> Forecast {
     let config = ShardConfig {
         address: Address { node, core: CoreId(0) },
         cores,
@@ -50,8 +99,8 @@ pub fn outlook(start: &GroupStart<'_>) -> Outlook {
         scrub_pass_us: 0,
     };
     match Group::new(config, start, Now::default(), Ticket(1), &mut Vec::new(), Mutant::None) {
-        Ok(group) => group.outlook(),
-        Err(error) => Outlook::Refuses(error.text),
+        Ok(group) => group.forecast(),
+        Err(error) => Forecast { outlook: Outlook::Refuses(error.text), unusable_snapshots: Vec::new() },
     }
 }
 

@@ -18,6 +18,7 @@ use crate::ingest::Ingest;
 use crate::io::{Body, ConnId, CoreNote, DiskError, Effect, FileId, Input, Now, SegmentId, Ticket, View};
 use crate::limits::REPORT_US;
 use crate::mutant::Mutant;
+use crate::outlook::Forecast;
 use crate::requests::{Purpose, Requests};
 use crate::store::chunks::{Chunks, ReadPurpose};
 use crate::store::space::Space;
@@ -253,6 +254,11 @@ impl Shard {
     /// How consensus stands: on core 0 of a member. For the simulator, which checks the rules of Raft.
     pub fn standing(&self) -> Option<Standing> {
         self.stages.group.as_ref()?.standing()
+    }
+
+    /// What was found at start, and what follows from it: on core 0, before the first step.
+    pub fn forecast(&self) -> Option<Forecast> {
+        self.stages.group.as_ref().map(Group::forecast)
     }
 
     /// Term and payload of the log's entry at `index`, on core 0 of a member, if it is still in memory. For the simulator,

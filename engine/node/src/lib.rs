@@ -12,6 +12,7 @@ mod disk_ops;
 mod effects;
 mod ending;
 pub mod error;
+pub mod forecast;
 mod inputs;
 pub mod limits;
 mod links;
@@ -27,5 +28,6 @@ mod waiting;
 
 pub use config::{ConfigError, FlushChoice, MemberConfig, NodeConfig};
 pub use error::{ErrorKind, NodeError};
+pub use forecast::{Forecast, forecast};
 pub use run::{Listeners, run, run_with};
 pub use stop::StopHandle;

@@ -1,25 +1,26 @@
 //! One core from its files to its end: recovers, waits until every core has, serves, and says goodbye.
 
+mod found;
 mod missing;
+
+pub(crate) use self::found::GroupFound;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use disk::chunk_files::ChunkOpenError;
 use disk::log_device::FlushMethod;
-use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, SnapshotFiles, SnapshotMaps, small_files};
+use disk::{ChunkFiles, DataDir, LogDevice, Repair, SmallFiles, SnapshotFiles};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
-use logic::identity::Identity;
-use logic::io::{Effect, Input};
-use logic::shard::{GroupStart, Shard, ShardConfig, ShardStart};
+use logic::io::{Effect, FileId, Input};
+use logic::outlook::Forecast;
+use logic::shard::{Shard, ShardConfig, ShardStart};
 use proto::error::Refusal;
 use proto::ids::{ClusterId, CoreId, Incarnation, NodeId};
 use proto::limits::NODES_MAX;
@@ -146,25 +147,32 @@ async fn recover(
     effects: &mut Vec<Effect>,
 ) -> Result<(Shard, Recovered), NodeError> {
     let core = config.address.core;
-    let files = ChunkFiles::load(dir, core).map_err(bad_chunk_file)?;
+    let chunk_files = ChunkFiles::load(dir, core).map_err(|error| NodeError::Data { text: error.to_string() })?;
     let free_bytes = free_bytes(dir.view().path())?;
-    let log = (core == CoreId(0)).then(|| LogFiles::open(dir)).transpose().map_err(unusable)?;
-    let snapshots = log.is_some().then(|| SnapshotMaps::open(dir)).transpose().map_err(|error| NodeError::Data {
-        text: format!("{}: cannot read the snapshots: {error}", dir.view().snapshots_dir().display()),
-    })?;
-    let group =
-        log.as_ref().zip(snapshots.as_ref()).map(|(log, snapshots)| group_start(dir, log, snapshots)).transpose()?;
-    let start = ShardStart { files, free_bytes, group };
+    let found = (core == CoreId(0)).then(|| GroupFound::open(dir)).transpose()?;
+    let mut repairs: Vec<Repair> = chunk_files.iter().flat_map(|file| file.repairs.clone()).collect();
+    repairs.extend(found.iter().flat_map(GroupFound::repairs).cloned());
+    let broken = chunk_files.iter().filter(|file| !file.repairs.is_empty()).map(|file| file.start.file);
+    let broken: Vec<FileId> = broken.collect();
+    let files = chunk_files.into_iter().map(|file| file.start).collect();
+    let start = ShardStart { files, free_bytes, group: found.as_ref().map(GroupFound::start) };
     let shard = Shard::new(config.clone(), start, clock.now(), effects)
         .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
+    // Whoever refuses changes nothing: the files are mended only now.
+    ChunkFiles::mend(dir, core, &broken).map_err(|error| NodeError::Data { text: error.to_string() })?;
+    repairs.iter().for_each(|repair| tracing::warn!("repaired: {repair}"));
+    if let Some(forecast) = shard.forecast() {
+        tell_outlook(&forecast);
+    }
     let chunks = ChunkFiles::start(dir, core, pools.of_reads().clone()).await.map_err(|error| NodeError::Data {
         text: format!("{}: cannot open the chunk files: {error}", dir.view().core_dir(core).display()),
     })?;
     let mut recovered = Recovered { chunks, group: None, small: None };
-    if let Some(log) = log {
-        let device = LogDevice::start(flush, log, config.segment_bytes).await.map_err(|error| NodeError::Data {
-            text: format!("{}: cannot open the log for writing: {error}", dir.view().log_dir().display()),
-        })?;
+    if let Some(found) = found {
+        let device =
+            LogDevice::start(flush, found.log, config.segment_bytes).await.map_err(|error| NodeError::Data {
+                text: format!("{}: cannot open the log for writing: {error}", dir.view().log_dir().display()),
+            })?;
         recovered.group = Some(GroupFiles {
             log: device,
             small: SmallWrites::default(),
@@ -175,59 +183,18 @@ async fn recover(
     Ok((shard, recovered))
 }
 
-fn group_start<'a>(dir: &DataDir, log: &'a LogFiles, snapshots: &'a SnapshotMaps) -> Result<GroupStart<'a>, NodeError> {
-    let unread = |path: PathBuf| {
-        move |error: std::io::Error| NodeError::Data {
-            text: format!(
-                "{}: cannot be read: {error}; correct its permissions, or restore it as it was",
-                path.display()
-            ),
-        }
-    };
-    let path = dir.view().identity_path();
-    let identity = small_files::read_identity(dir.view()).map_err(unread(path.clone()))?;
-    if let Some(error) = identity.as_deref().and_then(|bytes| Identity::decode(bytes).err()) {
-        return Err(NodeError::Recovery {
-            text: format!(
-                "{}: {error}; restore this file as it was. The other nodes go on without this one, as long as most run",
-                path.display()
-            ),
-        });
+/// In the words of `helio log verify`.
+fn tell_outlook(Forecast { outlook, unusable_snapshots }: &Forecast) {
+    let unusable_snapshots: Vec<u64> = unusable_snapshots.iter().map(|index| index.0).collect();
+    match outlook.evidence() {
+        Some(evidence) => tracing::info!(?unusable_snapshots, %evidence, "found {outlook}"),
+        None => tracing::info!(?unusable_snapshots, "found {outlook}"),
     }
-    Ok(GroupStart {
-        identity,
-        vote: small_files::read_vote(dir.view()).map_err(unread(dir.view().vote_path()))?,
-        segments: log.segments(),
-        rounds: log.rounds(),
-        snapshots: snapshots.contents(),
-    })
 }
 
 fn free_bytes(path: &Path) -> Result<u64, NodeError> {
     disk::machine::free_bytes(path)
         .map_err(|error| NodeError::Data { text: format!("{}: free space cannot be read: {error}", path.display()) })
-}
-
-/// A file without a whole header is damaged; one with another header is in the wrong place, and its error says so.
-fn bad_chunk_file(error: ChunkOpenError) -> NodeError {
-    let is_short = |error: &std::io::Error| error.kind() == ErrorKind::UnexpectedEof;
-    let damage = match &error {
-        ChunkOpenError::NotOurs { path, found: None } => Some((path, "its header is damaged")),
-        ChunkOpenError::System { path, error, .. } if is_short(error) => Some((path, "it is too short")),
-        _ => None,
-    };
-    let Some((path, damage)) = damage else { return unusable(error) };
-    NodeError::Data {
-        text: format!(
-            "{}: is no whole chunk file: {damage}; restore it as it was, or move it out of the data directory: then the \
-             images in it come from the other nodes that hold them",
-            path.display()
-        ),
-    }
-}
-
-fn unusable(error: impl std::error::Error) -> NodeError {
-    NodeError::Data { text: error.to_string() }
 }
 
 /// Tells logic of nodes that cannot be reached, and the operator, once, of those that do not want us.
@@ -310,6 +277,8 @@ async fn end(core: &Rc<Core>, listening: Option<Listening>) {
     within(OPERATIONS_END, until(|| core.operations.running() == 0)).await;
     core.operations.stop().await;
     snapshots::close(core).await;
+    // Whoever waited for it may be gone.
+    within(OPERATIONS_END, until(|| executor::blocking_under_way() == 0)).await;
     // Each look of the executor at its rings ends some of what was cancelled. Until then the kernel keeps the sockets, and
     // a ring that is thrown away keeps them for a while longer.
     for _ in 0..CANCEL_TURNS {

@@ -117,7 +117,7 @@ async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     }
     // A resolver may block for seconds.
     let address = address.to_owned();
-    glommio::executor().spawn_blocking(move || Ok(address.to_socket_addrs()?.collect())).await
+    executor::blocking(move || Ok(address.to_socket_addrs()?.collect())).await
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<Connection> {

@@ -138,13 +138,22 @@ fn damaged_files_are_named_with_a_remedy_that_works() {
     start(&cluster, &identity, "restore this file");
     flip(&identity);
 
+    // A whole header of another file: somebody put it there.
     let chunks = data.join("core-0").join("0000000000000001.chk");
+    let stray = data.join("core-0").join("0000000000000007.chk");
+    fs::rename(&chunks, &stray).unwrap();
+    start(&cluster, &stray, "is chunk file 1 of core 0");
+    let verify = || helio("", &["log", "verify", data.to_str().unwrap()]);
+    verify().fails(14, "put it back to where it belongs");
+    fs::rename(&stray, &chunks).unwrap();
+    // A damaged one says nothing, and takes nothing with it.
     flip(&chunks);
-    start(&cluster, &chunks, "move it out of the data directory");
-    fs::rename(&chunks, cluster.folder().join("damaged.chk")).unwrap();
+    let repair = format!("{}: the header of the chunk file is damaged: it is written anew", chunks.display());
+    assert!(verify().ok().stdout.contains(&format!("the node will repair {repair}")), "{:?}", verify());
     cluster.start_node(number).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();
-    // Whoever is home: the other holder has the bytes.
+    assert!(cluster.log_tail(number, 100).contains(&format!("repaired: {repair}")));
+    assert!(!verify().stdout.contains("repair"), "{:?}", verify());
     let out = cluster.folder().join("out");
     helio(&nodes, &["inbox", "gallery", "--out", out.to_str().unwrap()]).ok();
     assert!(fs::read(out.join("000000000001-cat.png")).unwrap() == fs::read(&image).unwrap());

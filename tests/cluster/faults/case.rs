@@ -12,7 +12,7 @@ use cluster::{Cluster, Problem, Setup};
 
 use crate::HELIO;
 use crate::load::{Load, PATIENCE, Plan, Tally};
-use crate::random::Random;
+use cluster::random::Random;
 
 /// What this run may do to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use proto::error::Refusal;
 
 use crate::case::{Case, Rights};
 use crate::load::{PATIENCE, Tally, register};
-use crate::random::Random;
+use cluster::random::Random;
 
 /// All three nodes share it.
 const FILESYSTEM_MIB: u64 = 640;

@@ -15,7 +15,7 @@ use client::{Client, Inbox, MemorySource, Options, PendingImage, Routing, SendEr
 use cluster::ledger::{Findings, bytes_of};
 use cluster::{Cluster, Ledger, Problem, Received, problem};
 
-use crate::random::Random;
+use cluster::random::Random;
 
 /// Without progress for this long, something hangs. The machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -19,7 +19,6 @@ mod kills;
 mod load;
 mod partitions;
 mod power;
-mod random;
 mod report;
 mod rot;
 
@@ -34,8 +33,8 @@ use clap::{Parser, ValueEnum};
 use cluster::{Problem, problem};
 
 use crate::case::{Case, Outcome, Rights};
-use crate::random::Random;
 use crate::report::Part;
+use cluster::random::Random;
 
 /// The executable under test.
 pub const HELIO: &str = env!("CARGO_BIN_EXE_helio");

@@ -12,7 +12,7 @@ use cluster::{Cluster, Problem, problem};
 
 use crate::case::{Case, Rights};
 use crate::load::{Load, PATIENCE, Plan};
-use crate::random::Random;
+use cluster::random::Random;
 
 const NODES: u64 = 3;
 /// Room for the reserve of 64 MiB, the log, and some chunk files.

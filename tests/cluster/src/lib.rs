@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod network;
 pub mod nodes;
 pub mod process;
+pub mod random;
 
 pub use ledger::{Ledger, Received, receive};
 pub use nodes::{Cluster, Setup};

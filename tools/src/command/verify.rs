@@ -1,16 +1,14 @@
 //! `helio log verify`: what is damaged in the log of a stopped node, and what the node will do at its next start. Judged by
-//! the code of the start itself (`logic::outlook`).
+//! the code of the start itself (`node::forecast`).
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-use disk::log_files::LogFiles;
-use disk::{DataDirView, SnapshotMaps, small_files};
-use logic::log::{Finding, Reader};
-use logic::outlook::{Outlook, outlook};
-use logic::shard::GroupStart;
+use disk::{LogFiles, SnapshotMaps};
+use logic::log::Reader;
+use logic::outlook::Outlook;
 use logic::snapshot::{SnapshotHeader, load};
 use logic::vote::Healing;
+use node::{Forecast, forecast};
 use serde_json::{Value, json};
 
 use crate::args::VerifyArguments;
@@ -22,24 +20,18 @@ const PLACES_MAX: usize = 16;
 
 /// Looks, says, and ends with the code of the worst that it found.
 pub fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
-    let failure = |error: &dyn Display| Failure::new(Cause::File, format!("{}: {error}", arguments.path.display()));
-    let view = DataDirView::open(&arguments.path).map_err(|error| Failure::new(Cause::File, error))?;
-    let log = LogFiles::inspect(&view).map_err(|error| Failure::new(Cause::File, error))?;
-    let snapshots = SnapshotMaps::inspect(&view).map_err(|error| failure(&error))?;
-    let start = GroupStart {
-        identity: small_files::read_identity(&view).map_err(|error| failure(&error))?,
-        vote: small_files::read_vote(&view).map_err(|error| failure(&error))?,
-        segments: log.segments(),
-        rounds: log.rounds(),
-        snapshots: snapshots.contents(),
-    };
-    let outlook = outlook(&start);
-    let segments: Vec<Look> = log.segments().iter().map(|(id, bytes)| Look::at(id.0, bytes)).collect();
-    let snapshots: Vec<Snapshot> = start.snapshots.iter().map(|(index, bytes)| Snapshot::at(index.0, bytes)).collect();
+    let forecast = forecast(&arguments.path).map_err(|error| Failure::new(Cause::File, error))?;
+    let segments = forecast.log.as_ref().map(LogFiles::segments).unwrap_or_default();
+    let segments: Vec<Look> = segments.iter().map(|(id, bytes)| Look::at(id.0, bytes)).collect();
+    let snapshots = forecast.snapshots.as_ref().map(SnapshotMaps::contents).unwrap_or_default();
+    let snapshots: Vec<Snapshot> = snapshots
+        .iter()
+        .map(|(index, bytes)| Snapshot::at(index.0, bytes, !forecast.unusable_snapshots.contains(index)))
+        .collect();
     let printed = if arguments.json {
-        print_json(&segments, &snapshots, &outlook)
+        print_json(&segments, &snapshots, &forecast)
     } else {
-        print(&segments, &snapshots, &outlook)
+        print(&segments, &snapshots, &forecast)
     };
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -47,9 +39,9 @@ pub fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
         }
         _ => {}
     }
-    match cause(&outlook) {
+    match cause(&forecast.outlook) {
         None => Ok(()),
-        Some(cause) => Err(Failure::new(cause, format!("{}: {}", arguments.path.display(), verdict(&outlook)))),
+        Some(cause) => Err(Failure::new(cause, format!("{}: {}", arguments.path.display(), forecast.outlook))),
     }
 }
 
@@ -69,17 +61,19 @@ struct Snapshot {
     index: u64,
     bytes: usize,
     error: Option<String>,
+    is_usable: bool, // as the start judges, which reads only the header of older ones
 }
 
 impl Snapshot {
-    fn at(index: u64, bytes: &[u8]) -> Snapshot {
+    fn at(index: u64, bytes: &[u8], is_usable: bool) -> Snapshot {
         let cluster = SnapshotHeader::decode(bytes).map(|header| header.cluster).unwrap_or_default();
         let error = match load(bytes, cluster) {
-            Ok((mark, _)) if mark.index.0 == index => None,
+            Ok((mark, _)) if mark.index.0 == index && is_usable => None,
+            Ok((mark, _)) if mark.index.0 == index => Some(format!("it is of cluster {cluster}")),
             Ok((mark, _)) => Some(format!("it is the snapshot of index {}", mark.index)),
             Err(error) => Some(error.to_string()),
         };
-        Snapshot { index, bytes: bytes.len(), error }
+        Snapshot { index, bytes: bytes.len(), error, is_usable }
     }
 }
 
@@ -136,45 +130,11 @@ fn cause(outlook: &Outlook) -> Option<Cause> {
     }
 }
 
-/// For scripts.
-fn name(outlook: &Outlook) -> &'static str {
-    match outlook {
-        Outlook::Begins => "empty",
-        Outlook::Serves => "clean",
-        Outlook::Drops(_) => "torn",
-        Outlook::Heals(Healing::Rot, _) => "rot",
-        Outlook::Heals(..) => "uncertain",
-        Outlook::Refuses(_) => "refuses",
-    }
-}
-
-/// What it is, and what the node will do.
-fn verdict(outlook: &Outlook) -> String {
-    let heals = "the node will start with what is intact, and take what it lost from the others before it votes again";
-    match outlook {
-        Outlook::Begins => "empty: the node will wait for the other initial members".to_owned(),
-        Outlook::Serves => "clean: the node will start".to_owned(),
-        Outlook::Drops(_) => {
-            "torn: the last round was never finished, hence never acknowledged; the node will drop it and start"
-                .to_owned()
-        }
-        Outlook::Heals(Healing::Rot, _) => format!("rot: entries that were durable are damaged or missing; {heals}"),
-        Outlook::Heals(..) => format!("uncertain: the last round may have been acknowledged and is not whole; {heals}"),
-        Outlook::Refuses(text) => format!("the node will refuse to start: {text}"),
-    }
-}
-
-fn finding(outlook: &Outlook) -> Option<&Finding> {
-    match outlook {
-        Outlook::Drops(finding) | Outlook::Heals(_, Some(finding)) => Some(finding),
-        _ => None,
-    }
-}
-
-fn print(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> io::Result<()> {
+fn print(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for Snapshot { index, bytes, error } in snapshots {
-        let found = error.as_ref().map_or("whole".to_owned(), |error| format!("damaged, and not used: {error}"));
+    for Snapshot { index, bytes, error, is_usable } in snapshots {
+        let use_of_it = if *is_usable { "and not needed, a newer one is whole" } else { "and not used" };
+        let found = error.as_ref().map_or("whole".to_owned(), |error| format!("damaged, {use_of_it}: {error}"));
         writeln!(out, "snapshot of index {index}  {} bytes, {found}", grouped(*bytes as u64))?;
     }
     for look in segments {
@@ -197,19 +157,22 @@ fn print(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> io::Re
         }
     }
     let is_damaged = segments.iter().any(|look| look.header.is_some() || !look.places.is_empty());
-    if is_damaged && *outlook == Outlook::Serves {
+    if is_damaged && forecast.outlook == Outlook::Serves {
         writeln!(out, "what is damaged is not needed: a snapshot has it")?;
     }
-    if let Some(finding) = finding(outlook) {
-        writeln!(out, "evidence: {finding}")?;
+    for repair in &forecast.repairs {
+        writeln!(out, "the node will repair {repair}")?;
     }
-    writeln!(out, "{}", verdict(outlook))
+    if let Some(evidence) = forecast.outlook.evidence() {
+        writeln!(out, "evidence: {evidence}")?;
+    }
+    writeln!(out, "{}", forecast.outlook)
 }
 
-fn print_json(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> io::Result<()> {
+fn print_json(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::Result<()> {
     let snapshots: Vec<Value> = snapshots
         .iter()
-        .map(|Snapshot { index, bytes, error }| json!({"index": index, "bytes": bytes, "error": error}))
+        .map(|Snapshot { index, bytes, error, is_usable }| json!({"index": index, "bytes": bytes, "error": error, "usable": is_usable}))
         .collect();
     let segments: Vec<Value> = segments
         .iter()
@@ -227,9 +190,10 @@ fn print_json(segments: &[Look], snapshots: &[Snapshot], outlook: &Outlook) -> i
         })
         .collect();
     let value = json!({
-        "judgement": name(outlook),
-        "next_start": verdict(outlook),
-        "evidence": finding(outlook).map(ToString::to_string),
+        "judgement": forecast.outlook.name(),
+        "next_start": forecast.outlook.to_string(),
+        "evidence": forecast.outlook.evidence().map(ToString::to_string),
+        "repairs": forecast.repairs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "segments": segments,
         "snapshots": snapshots,
     });

@@ -224,6 +224,11 @@ impl Snapshots {
         cx.out.push(Effect::SnapshotRemove { index: making.mark.index });
     }
 
+    /// Those found at start that are of no use.
+    pub fn unusable(&self) -> &[LogIndex] {
+        &self.bad
+    }
+
     /// One more is durable here, of so many items: older ones are removed, and the log that only they needed.
     pub fn keep(&mut self, cx: &mut Context<'_>, manager: &mut RaftManager, new: Kept, items: u64) {
         self.kept.push(new);

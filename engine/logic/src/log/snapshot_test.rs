@@ -97,6 +97,37 @@ fn nothing_below_a_snapshot_stops_a_start_and_nothing_above_is_lost() {
     assert!(clean > 500, "{clean}");
 }
 
+/// Entries do not know where they lie: of a block that was written to another place, too, each entry is whole.
+#[test]
+fn entries_that_lie_where_they_were_not_written_are_not_taken_for_the_log() {
+    let (disk, _, whole) = several_segments();
+    let (mut random, last) = (Random::new(7), whole.len() as u64);
+    for turn in 0..6000 {
+        let at = 1 + random.below(last);
+        let newest = mark(at, whole[at as usize - 1].0);
+        let mut damaged = disk.clone();
+        let bytes = damaged.segments.get_mut(&(1 + random.below(6))).unwrap();
+        let length = 8 * (1 + random.below(200)) as usize;
+        let place = |random: &mut Random| 512 + 8 * random.below((3584 - length as u64) / 8) as usize;
+        let (source, target) = (place(&mut random), place(&mut random));
+        if random.below(2) == 0 {
+            bytes.copy_within(source..source + length, target);
+        } else {
+            let (one, other) = (bytes[source..source + length].to_vec(), bytes[target..target + length].to_vec());
+            bytes[target..target + length].copy_from_slice(&one);
+            bytes[source..source + length].copy_from_slice(&other);
+        }
+        let (mut log, content) = damaged.recover_with(u64::MAX, &[newest], Healing::Rot).unwrap();
+        let behind = &whole[at as usize..];
+        assert_eq!(content[..], behind[..content.len()], "turn {turn}");
+        assert!(content.len() == behind.len() || log.lost() != Healing::Whole, "turn {turn}: {:?}", log.judgement());
+        damaged.settle(&mut log);
+        append_flushed(&mut damaged, &mut log, 3, 300);
+        let (log, again) = damaged.recover_with(u64::MAX, &[newest], Healing::Whole).unwrap();
+        assert_eq!((log.judgement(), again.len()), (Judgement::Clean, content.len() + 1), "turn {turn}");
+    }
+}
+
 /// A snapshot of another node takes the place of the log, whose end may even be of another history.
 #[test]
 fn log_goes_on_behind_a_snapshot_of_another_node() {

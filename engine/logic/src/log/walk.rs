@@ -88,6 +88,11 @@ fn leaves_room(reader: &Reader<'_>, found: &Found<'_>) -> bool {
     found.header.kind == EntryKind::Seal || found.next + SEAL_BYTES <= reader.header().segment_bytes
 }
 
+/// Whether an entry lies where its round was written, as far as it knows: not before the round begins.
+fn is_in_its_round(segment: SegmentId, found: &Found<'_>) -> bool {
+    found.round_start(segment) <= Position { segment, offset: found.offset }
+}
+
 impl Walk {
     /// Of a log behind that snapshot.
     pub fn behind(snapshot: SnapshotMark, mutant: Mutant) -> Walk {
@@ -126,7 +131,9 @@ impl Walk {
             self.sealed = false;
             while !self.sealed {
                 match reader.entry(cursor.offset) {
-                    Ok(found) if leaves_room(reader, &found) && cursor.leaps && self.is_reached(&found) => {
+                    Ok(found)
+                        if leaves_room(reader, &found) && cursor.leaps && self.is_reached(slot.segment, &found) =>
+                    {
                         self.begin_at(found.header.index.0);
                         self.take(slot.segment, &found);
                         *cursor = Cursor { slot: at, offset: found.next, leaps: false };
@@ -154,20 +161,22 @@ impl Walk {
         for (at, slot) in slots.iter().enumerate().skip(from.slot) {
             let Ok(reader) = &slot.reader else { continue };
             let offset = if at == from.slot { from.offset } else { SEGMENT_HEADER_BYTES };
-            let mut records = reader.resync(offset).filter(|found| found.header.kind == EntryKind::Record);
+            let mut records = reader
+                .resync(offset)
+                .filter(|found| found.header.kind == EntryKind::Record && is_in_its_round(slot.segment, found));
             if let Some(found) = records.next() {
                 let cursor = Cursor { slot: at, offset: found.offset, leaps: true };
-                return (leaves_room(reader, &found) && self.is_reached(&found)).then_some(cursor);
+                return (leaves_room(reader, &found) && self.is_reached(slot.segment, &found)).then_some(cursor);
             }
         }
         None
     }
 
     /// Whether the snapshot has everything before this entry.
-    fn is_reached(&self, found: &Found<'_>) -> bool {
+    fn is_reached(&self, segment: SegmentId, found: &Found<'_>) -> bool {
         let EntryHeader { kind, index, .. } = found.header;
         let is_near = index.0 <= self.snapshot.index.0 + 1 || self.mutant.is(Mutant::LeapOverRot);
-        kind == EntryKind::Record && index.0 > 0 && is_near
+        kind == EntryKind::Record && index.0 > 0 && is_near && is_in_its_round(segment, found)
     }
 
     /// The log begins anew, with this entry.

@@ -181,7 +181,7 @@ impl Witness {
         let mut found = CoreChunks { core, chunks: Vec::new() };
         for file in files {
             let start = match file {
-                Ok(start) => start,
+                Ok(found) => found.start,
                 Err(error) => {
                     self.fault(error.to_string());
                     continue;

@@ -1,4 +1,4 @@
-//! What the schedules draw from: the same seed gives the same choices.
+//! What faults and damages are drawn from: the same seed gives the same choices.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
