@@ -7,6 +7,7 @@ mod load;
 mod loopback;
 mod node;
 mod numbers;
+mod state;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ Examples:
   bench commit --nodes HOST:PORT,... of a running cluster
   bench commit --via any --size 1024 --in-flight 64 --seconds 10
   bench backlog --images 1000000     what undelivered images cost: snapshots, a node that was away, starts
+  bench state --images 10000000 --clients 1000000   memory of the replicated state
   bench backlog --images 2000000 --receive   what is left on disk when everything was received";
 
 /// Measures Heliograph beside the limits of the machine it runs on.
@@ -38,6 +40,8 @@ enum Command {
     Commit(CommitArguments),
     /// What a large backlog costs: snapshots beside commits, a node that was away, starts; or a turnover of small images
     Backlog(BacklogArguments),
+    /// Memory of the replicated state, for each client and each undelivered image
+    State(StateArguments),
     /// A node of the cluster that `commit` starts
     #[command(hide = true)]
     Node(NodeArguments),
@@ -106,6 +110,17 @@ pub struct BacklogArguments {
     dir: PathBuf,
 }
 
+/// `bench state`.
+#[derive(Args, Debug)]
+pub struct StateArguments {
+    /// Undelivered images.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    images: u64,
+    /// Registered clients.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    clients: u64,
+}
+
 /// `bench commit`.
 #[derive(Args, Debug)]
 pub struct CommitArguments {
@@ -153,6 +168,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Disk(arguments) => disk::run(&arguments),
         Command::Backlog(arguments) => backlog::run(&arguments),
+        Command::State(arguments) => state::run(&arguments),
         Command::Commit(arguments) => commit::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
     };
