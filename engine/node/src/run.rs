@@ -238,6 +238,7 @@ fn shard_config(config: &NodeConfig, core: u16, cores: u16) -> Result<ShardConfi
         reserve_bytes: config.reserve_bytes,
         upload_idle_us: config.upload_idle_seconds * 1_000_000,
         session_idle_ms: config.session_idle_seconds * 1_000,
+        rejoin: false,
     })
 }
 

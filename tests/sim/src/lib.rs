@@ -14,6 +14,7 @@ pub mod mutants;
 mod network;
 mod node;
 mod random;
+mod rejoin;
 pub mod scenario;
 mod setup;
 pub mod shrink;

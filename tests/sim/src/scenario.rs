@@ -63,6 +63,8 @@ pub struct Done {
     pub lost: u64,
     /// Nodes whose log lost entries and that have them again.
     pub healed: u64,
+    /// Nodes that began a new life with a new directory.
+    pub rejoined: u64,
     /// Snapshots made or taken over.
     pub snapshots: u64,
     /// Logs that began anew behind a snapshot of another node.
@@ -98,6 +100,7 @@ enum Ending {
     Skew(NodeId),
     HangUp(ConnId),
     Holders,
+    Rejoin(NodeId),
     FirstTwin(Begin, u64),
     SecondTwin(Begin, u64),
 }
@@ -225,6 +228,9 @@ impl Run {
                 }
                 let is_all = self.weather.chance(50);
                 self.world.empty(node, is_all);
+                if self.weather.chance(70) {
+                    self.endings.push((end_us, Ending::Rejoin(node)));
+                }
             }
             Fault::ChangedFile => {
                 let sender = self.weather.within(0, self.senders.len() as u64) as usize;
@@ -333,6 +339,7 @@ impl Run {
             faults: self.world.counts,
             lost: self.world.lost() as u64,
             healed: self.world.healed,
+            rejoined: self.world.rejoined,
             snapshots: self.world.snapshots,
             caught_up: self.world.caught_up,
             simulated_us: self.world.now_us,
@@ -357,7 +364,7 @@ impl Run {
         self.world.rates = Rates::default();
         self.world.heal_network();
         self.world.heal_nodes();
-        self.endings.retain(|(_, ending)| matches!(ending, Ending::HangUp(_)));
+        self.endings.retain(|(_, ending)| matches!(ending, Ending::HangUp(_) | Ending::Rejoin(_)));
         let now_us = self.world.now_us;
         self.restarts.values_mut().for_each(|at_us| *at_us = now_us);
     }
@@ -449,6 +456,9 @@ impl Run {
                 continue;
             }
             match self.endings.swap_remove(at).1 {
+                Ending::Rejoin(node) => {
+                    self.world.rejoin(node);
+                }
                 Ending::Holders => self.world.cut_holders(false),
                 Ending::FirstTwin(begin, first) => {
                     let whole = fingerprint(first, begin.fingerprint.length);

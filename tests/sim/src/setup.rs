@@ -28,5 +28,6 @@ pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], en
         reserve_bytes: 1 << 20,
         upload_idle_us: plan.upload_idle_us,
         session_idle_ms: SESSION_IDLE_MS,
+        rejoin: false,
     }
 }
