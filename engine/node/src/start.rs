@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use disk::chunk_files::ChunkOpenError;
 use disk::log_device::FlushMethod;
-use disk::{ChunkFiles, DataDir, LogDevice, LogFiles, SmallFiles, SnapshotFiles, SnapshotMaps, small_files};
+use disk::{
+    ChunkFiles, DataDir, DataDirView, LogDevice, LogFiles, SmallFiles, SnapshotFiles, SnapshotMaps, small_files,
+};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
@@ -116,7 +118,7 @@ pub(crate) async fn run_core(start: CoreStart) {
     core.set_own_address(&own_peer_address);
     attend(&core, files.small);
     if me.core == CoreId(0) {
-        core.attend("missing", missing::tell(core.clone(), config.members, reached));
+        core.attend("missing", missing::tell(core.clone(), config.members, reached, config.rejoin));
     }
     let listening = listeners.map(|listeners| listen(&core, listeners)).transpose();
     match listening {
@@ -152,8 +154,11 @@ async fn recover(
     let snapshots = log.is_some().then(|| SnapshotMaps::open(dir)).transpose().map_err(|error| NodeError::Data {
         text: format!("{}: cannot read the snapshots: {error}", dir.view().snapshots_dir().display()),
     })?;
-    let group =
-        log.as_ref().zip(snapshots.as_ref()).map(|(log, snapshots)| group_start(dir, log, snapshots)).transpose()?;
+    let group = log
+        .as_ref()
+        .zip(snapshots.as_ref())
+        .map(|(log, snapshots)| group_start(dir.view(), log, snapshots))
+        .transpose()?;
     let start = ShardStart { files, free_bytes, group };
     let shard = Shard::new(config.clone(), start, clock.now(), effects)
         .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
@@ -175,7 +180,11 @@ async fn recover(
     Ok((shard, recovered))
 }
 
-fn group_start<'a>(dir: &DataDir, log: &'a LogFiles, snapshots: &'a SnapshotMaps) -> Result<GroupStart<'a>, NodeError> {
+fn group_start<'a>(
+    view: &DataDirView,
+    log: &'a LogFiles,
+    snapshots: &'a SnapshotMaps,
+) -> Result<GroupStart<'a>, NodeError> {
     let unread = |path: PathBuf| {
         move |error: std::io::Error| NodeError::Data {
             text: format!(
@@ -184,19 +193,20 @@ fn group_start<'a>(dir: &DataDir, log: &'a LogFiles, snapshots: &'a SnapshotMaps
             ),
         }
     };
-    let path = dir.view().identity_path();
-    let identity = small_files::read_identity(dir.view()).map_err(unread(path.clone()))?;
+    let path = view.identity_path();
+    let identity = small_files::read_identity(view).map_err(unread(path.clone()))?;
     if let Some(error) = identity.as_deref().and_then(|bytes| Identity::decode(bytes).err()) {
         return Err(NodeError::Recovery {
             text: format!(
-                "{}: {error}; restore this file as it was. The other nodes go on without this one, as long as most run",
+                "{}: {error}; restore this file as it was. If that cannot be, start the node with --rejoin: then it is taken in \
+                 again. The other nodes go on without this one, as long as most run",
                 path.display()
             ),
         });
     }
     Ok(GroupStart {
         identity,
-        vote: small_files::read_vote(dir.view()).map_err(unread(dir.view().vote_path()))?,
+        vote: small_files::read_vote(view).map_err(unread(view.vote_path()))?,
         segments: log.segments(),
         rounds: log.rounds(),
         snapshots: snapshots.contents(),
