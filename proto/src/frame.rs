@@ -187,6 +187,12 @@ kinds! {
     PeerSnapshotPart = 0x0413,
     /// `PeerMessage::SnapshotGone`.
     PeerSnapshotGone = 0x0414,
+    /// `Bootstrap::Rejoin`.
+    PeerBootstrapRejoin = 0x0420,
+    /// `Bootstrap::Admitted`.
+    PeerBootstrapAdmitted = 0x0421,
+    /// `Bootstrap::Deferred`.
+    PeerBootstrapDeferred = 0x0422,
 }
 
 /// Who says messages of a kind to whom.

@@ -263,7 +263,8 @@ pub struct Upload {
     pub chain: Vec<Address>,
 }
 
-/// Bootstrap: no member takes part in anything until every initial member said that it is empty too.
+/// Bootstrap: no member takes part in anything until every initial member said that it is empty too, or the leader has taken
+/// it in again under a new incarnation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bootstrap {
     /// "I am empty; this is my durable nonce."
@@ -283,6 +284,41 @@ pub enum Bootstrap {
         cluster: ClusterId,
         /// All initial members with the nonces it was minted from, and their cores then.
         members: Vec<(NodeId, u128, u16)>,
+    },
+    /// "I am a member whose data directory is gone for good: take me in again." To every member, until it is answered.
+    Rejoin {
+        /// Who says it.
+        node: NodeId,
+        /// Of the new directory, durable there. A repetition with the same nonce has no further effect.
+        nonce: u128,
+        /// The life that ends, as the leader said it; 0 asks for it.
+        replaces: Incarnation,
+        /// Its cores.
+        cores: u16,
+        /// Where clients reach it.
+        client_address: String,
+        /// Where peers reach it.
+        peer_address: String,
+    },
+    /// The leader: "You are taken in." The record that says so is committed and applied.
+    Admitted {
+        /// The identity.
+        cluster: ClusterId,
+        /// As in `Minted`.
+        members: Vec<(NodeId, u128, u16)>,
+        /// The life that begins.
+        incarnation: Incarnation,
+        /// From the question.
+        nonce: u128,
+        /// The term that the answering node leads.
+        term: Term,
+    },
+    /// The leader: "Not yet."
+    Deferred {
+        /// The life that it knows.
+        incarnation: Incarnation,
+        /// Why, for people; empty if there is only the incarnation to be said.
+        text: String,
     },
 }
 

@@ -44,7 +44,7 @@ pub enum RecordBody {
         /// Inbox and the last sequence it acknowledges.
         upto: Vec<(InboxId, InboxSeq)>,
     },
-    /// A node is passed over by the ring, or counts again.
+    /// A node is passed over by the ring, or counts again; or it begins a new life with a new data directory.
     RingChange {
         /// Which node.
         node: NodeId,
@@ -58,6 +58,8 @@ pub enum RecordBody {
         client_address: String,
         /// Where peers reach it now; empty leaves it as it was.
         peer_address: String,
+        /// The nonce of the data directory with which the node begins the life `incarnation`; none if that is its present one.
+        rejoin: Option<u128>,
     },
     /// Sessions without a record since `idle_since_ms` of log time end.
     ExpireSessions {

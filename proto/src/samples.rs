@@ -325,6 +325,22 @@ pub fn peer_messages() -> Vec<PeerMessage> {
             cluster: CLUSTER,
             members: vec![(NodeId(1), 1 << 100, 2), (NodeId(2), 7, 4)],
         }),
+        PeerMessage::Bootstrap(Bootstrap::Rejoin {
+            node: NodeId(2),
+            nonce: u128::MAX - 9,
+            replaces: Incarnation(3),
+            cores: 4,
+            client_address: "10.0.0.2:7401".to_owned(),
+            peer_address: "10.0.0.2:7501".to_owned(),
+        }),
+        PeerMessage::Bootstrap(Bootstrap::Admitted {
+            cluster: CLUSTER,
+            members: vec![(NodeId(1), 1 << 99, 2), (NodeId(2), 8, 4)],
+            incarnation: Incarnation(4),
+            nonce: u128::MAX - 10,
+            term: Term(13),
+        }),
+        PeerMessage::Bootstrap(Bootstrap::Deferred { incarnation: Incarnation(3), text: "it is up".to_owned() }),
         PeerMessage::Upload(Upload {
             image: IMAGE,
             low_water: Sequence(9),
@@ -482,6 +498,16 @@ pub fn records() -> Vec<Record> {
             up: true,
             client_address: "10.0.0.2:7401".to_owned(),
             peer_address: String::new(),
+            rejoin: None,
+        },
+        RecordBody::RingChange {
+            node: NodeId(3),
+            incarnation: Incarnation(4),
+            cores: 2,
+            up: false,
+            client_address: String::new(),
+            peer_address: "10.0.0.3:7501".to_owned(),
+            rejoin: Some(u128::MAX - 7),
         },
         RecordBody::ExpireSessions { idle_since_ms: 1_763_800_000_000 },
         RecordBody::Probe { payload: b"payload".to_vec() },
@@ -493,8 +519,14 @@ pub fn records() -> Vec<Record> {
 
 /// Pieces of a snapshot.
 pub fn pieces() -> Vec<Piece> {
-    let head =
-        Head { cluster: CLUSTER, copies: 2, image_bytes_max: 64 << 20, log_time_ms: 1_763_803_380_000, ring: ring() };
+    let head = Head {
+        cluster: CLUSTER,
+        copies: 2,
+        image_bytes_max: 64 << 20,
+        log_time_ms: 1_763_803_380_000,
+        ring: ring(),
+        rejoined: vec![(NodeId(2), u128::MAX - 8)],
+    };
     let inbox = InboxItem { inbox: INBOX, name: "gallery".into(), acked: InboxSeq(15), acked_record: LogIndex(900) };
     let sender: Arc<str> = "camera-1".into();
     let (session, low_water) = (IMAGE.session, Sequence(9));

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, Sequence, SessionId};
+use crate::ids::{ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, NodeId, Sequence, SessionId};
 use crate::ring::Ring;
 
 /// Items of all lists of one piece.
@@ -42,6 +42,8 @@ pub struct Head {
     pub log_time_ms: u64,
     /// Members and who is up.
     pub ring: Ring,
+    /// With which data directory a node was last taken in again, by its nonce. Ascending by node.
+    pub rejoined: Vec<(NodeId, u128)>,
 }
 
 /// A client and its inbox.

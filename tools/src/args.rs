@@ -167,6 +167,10 @@ pub struct NodeArguments {
     /// Client connections at a time [default: 4096]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<u32>,
+    /// The data directory of this member is gone for good: ask the leader to take the node in again with a new one. What
+    /// is left of the old one is set aside in it as before-rejoin-N; it must never be used again.
+    #[arg(long)]
+    pub rejoin: bool,
     /// End when standard input closes: the program that started the node has gone.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

@@ -10,6 +10,7 @@
 //! log/spare                 a segment that is not needed any more, to be used again
 //! snapshots/<16 digits>.snap  snapshots of the replicated state, by the index of the last record
 //! core-<n>/<16 digits>.chk  chunk files of core n
+//! before-rejoin-<n>/        what was there before the node was taken in again (`set_aside`); nobody reads it
 //! ```
 //! Invariants:
 //! - The marker is written last, durably: a directory with a marker has all its parts; one without is empty or not ours.
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use logic::io::{FileId, SegmentId};
 use proto::ids::{CoreId, LogIndex, NodeId};
+
+use crate::set_aside::SET_ASIDE;
 
 const LOCK: &str = "LOCK";
 const MARKER: &str = "HELIOGRAPH";
@@ -64,7 +67,7 @@ pub enum DirError {
     },
     /// Its marker cannot be understood.
     #[error(
-        "{path}: the marker file is damaged: restore it as it was; this version cannot take the node in again with a new directory"
+        "{path}: the marker file is damaged: restore it as it was. If that cannot be, move the directory away and start the node with --rejoin: then it is taken in again with a new one"
     )]
     MarkerDamaged {
         /// The marker.
@@ -102,7 +105,7 @@ pub enum DirError {
     },
     /// A part of it is gone.
     #[error(
-        "{part}: is missing from the data directory: restore it; this version cannot take the node in again with a new directory"
+        "{part}: is missing from the data directory: restore it. If that cannot be, start the node with --rejoin: then it is taken in again"
     )]
     PartMissing {
         /// What is gone.
@@ -121,7 +124,7 @@ pub enum DirError {
     },
 }
 
-fn system(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> DirError {
+pub(crate) fn system(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> DirError {
     let path = path.to_owned();
     move |error| DirError::System { path, action, error }
 }
@@ -137,6 +140,21 @@ pub struct DataDir {
 impl DataDir {
     /// Opens the directory, or makes it if `create` and there is nothing yet, and locks it. Blocking.
     pub fn open(path: &Path, node: NodeId, cores: u16, create: bool) -> Result<DataDir, DirError> {
+        let dir = DataDir::lock(path, node, cores, create)?;
+        dir.view.check_parts()?;
+        // What is in it can be had from the other nodes, so it may be gone.
+        make_part(&dir.view.snapshots_dir())?;
+        Ok(dir)
+    }
+
+    /// As `open`, or makes the directory; also one of which parts are gone, and then says which. `set_aside` makes them again.
+    pub fn open_incomplete(path: &Path, node: NodeId, cores: u16) -> Result<(DataDir, Option<DirError>), DirError> {
+        let dir = DataDir::lock(path, node, cores, true)?;
+        let missing = dir.view.check_parts().err();
+        Ok((dir, missing))
+    }
+
+    fn lock(path: &Path, node: NodeId, cores: u16, create: bool) -> Result<DataDir, DirError> {
         assert!(cores > 0, "a node has at least one core");
         let ours = Marker { format: FORMAT, node: node.0, cores };
         match first_foreign(path)? {
@@ -145,16 +163,13 @@ impl DataDir {
             Content::Ours => {}
             Content::Foreign(found) => return Err(DirError::Foreign { path: path.to_owned(), found }),
         }
-        let lock = lock(path)?;
+        let lock = take_lock(path)?;
         // Looked at again under the lock: two processes may have found nothing at the same time.
         match Marker::read(path)? {
             Some(found) => found.check(&ours, path)?,
             None => make_parts(path, &ours)?,
         }
         let view = DataDirView { path: path.to_owned(), marker: ours };
-        view.check_parts()?;
-        // What is in it can be had from the other nodes, so it may be gone.
-        make_part(&view.snapshots_dir())?;
         Ok(DataDir { view, _lock: lock })
     }
 
@@ -398,8 +413,8 @@ fn first_foreign(path: &Path) -> Result<Content, DirError> {
         let name = entry.map_err(system(path, "list it"))?.file_name();
         let text = name.to_string_lossy();
         // What an interrupted `make_parts` leaves, and what `mkfs` puts into a new filesystem.
-        let made_by_us =
-            [LOCK, MARKER_NEW, LOG, SNAPSHOTS, "lost+found"].contains(&text.as_ref()) || text.starts_with("core-");
+        let made_by_us = [LOCK, MARKER_NEW, LOG, SNAPSHOTS, "lost+found"].contains(&text.as_ref())
+            || ["core-", SET_ASIDE].iter().any(|start| text.starts_with(start));
         if !made_by_us {
             return Ok(Content::Foreign(PathBuf::from(name)));
         }
@@ -427,14 +442,14 @@ fn make_parts(path: &Path, marker: &Marker) -> Result<(), DirError> {
     replace_file(&target, &path.join(MARKER_NEW), marker.encode().as_bytes()).map_err(system(&target, "write it"))
 }
 
-fn make_part(part: &Path) -> Result<(), DirError> {
+pub(crate) fn make_part(part: &Path) -> Result<(), DirError> {
     match fs::create_dir(part) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(system(part, "create it")(error)),
         _ => Ok(()),
     }
 }
 
-fn lock(path: &Path) -> Result<File, DirError> {
+fn take_lock(path: &Path) -> Result<File, DirError> {
     let lock_path = path.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)
@@ -483,15 +498,22 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Removes what was never finished. Blocking.
-pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+/// What was never finished. Blocking.
+pub(crate) fn unfinished(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(&path)?;
+            all.push(path);
         }
     }
-    Ok(())
+    all.sort();
+    Ok(all)
+}
+
+/// Removes what was never finished. Blocking.
+pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    unfinished(dir)?.iter().try_for_each(fs::remove_file)
 }
 
 /// The numbers of the files `<16 digits>.<extension>`, ascending. Other names are nobody's business.

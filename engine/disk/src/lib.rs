@@ -30,6 +30,7 @@ mod new_file;
 #[cfg(test)]
 mod no_space_test;
 pub mod repair;
+mod set_aside;
 pub mod small_files;
 pub mod snapshot_files;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use proto::error::Refusal;
-use proto::ids::{Address, Fingerprint, Holder, ImageId, InboxId, LogIndex, NodeId, RequestId, Term};
+use proto::ids::{Address, Fingerprint, Holder, ImageId, InboxId, Incarnation, LogIndex, NodeId, RequestId, Term};
 use proto::peer::{Lane, LeaderAnswer, LeaderRequest, Notice, PeerMessage, ReadyReceiver};
 use proto::record::{Ready, RecordBody};
 
@@ -24,8 +24,9 @@ pub(crate) struct Admission {
     pending: BTreeMap<LogIndex, Waiter>,   // proposed, not yet applied
     gathered: BTreeMap<ImageId, Gathered>, // notices of too few holders
     gathered_order: std::collections::VecDeque<ImageId>,
-    intents: BTreeMap<ImageId, u64>,   // admitted, not yet ready; since when
-    ring_asked: BTreeMap<NodeId, u64>, // ring changes proposed, and until when no other is
+    intents: BTreeMap<ImageId, u64>,      // admitted, not yet ready; since when
+    ring_asked: BTreeMap<NodeId, u64>,    // ring changes proposed, and until when no other is
+    lives: BTreeMap<NodeId, Incarnation>, // proposed in this time as leader
     mutant: Mutant,
 }
 
@@ -119,7 +120,15 @@ impl Desk for LeaderDesk<'_> {
                 let known = self.state.ring().member(node).is_some_and(|member| member.incarnation == incarnation);
                 if is_level && known && self.admission.may_change_ring(node, self.now) {
                     let up = true;
-                    let change = RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address };
+                    let change = RecordBody::RingChange {
+                        node,
+                        incarnation,
+                        cores,
+                        up,
+                        client_address,
+                        peer_address,
+                        rejoin: None,
+                    };
                     self.admission.propose(None, change);
                 }
             }
@@ -213,6 +222,7 @@ impl Admission {
             up: false,
             client_address: String::new(),
             peer_address: String::new(),
+            rejoin: None,
         };
         self.propose(None, change);
     }
@@ -315,7 +325,8 @@ impl Admission {
     /// The holders known for an image, this notice's included: one a node, of its present life.
     fn gather(&mut self, state: &State, notice: &Notice) -> Vec<Holder> {
         let is_member = |holder: &Holder| {
-            state.ring().member(holder.address.node).is_some_and(|member| member.incarnation == holder.incarnation)
+            let (node, life) = (holder.address.node, holder.incarnation);
+            state.ring().member(node).is_some_and(|member| member.incarnation == life) && life >= self.life_of(node)
         };
         let mut holders: Vec<Holder> = Vec::new();
         let is_same =
@@ -340,7 +351,18 @@ impl Admission {
         holders
     }
 
-    fn may_change_ring(&mut self, node: NodeId, now: Now) -> bool {
+    /// A new life of that node is proposed: nothing is admitted behind it that speaks of an older one.
+    pub fn begin_life(&mut self, node: NodeId, incarnation: Incarnation) {
+        self.lives.insert(node, incarnation);
+    }
+
+    /// The life of that node that was proposed in this time as leader; 0 if none.
+    pub fn life_of(&self, node: NodeId) -> Incarnation {
+        self.lives.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether a change of the ring may be proposed for that node; then no other is for a while.
+    pub fn may_change_ring(&mut self, node: NodeId, now: Now) -> bool {
         if self.ring_asked.get(&node).is_some_and(|&until_us| now.mono_us < until_us) {
             return false;
         }

@@ -89,8 +89,12 @@ impl Bootstrap {
                     return Some(Minted { cluster: *cluster, founders });
                 }
                 if !std::mem::replace(&mut self.warned, true) {
-                    tracing::error!(%cluster, "the cluster exists, and this data directory is not of it: it was emptied or is new; a member cannot come back empty");
+                    tracing::error!(%cluster, "the cluster exists, and this data directory is not of it: it was emptied or is new. If this node's own directory is gone for good, start it with --rejoin: then it is taken in again");
                 }
+                None
+            }
+            // Of nodes that belong to a cluster, or did.
+            peer::Bootstrap::Rejoin { .. } | peer::Bootstrap::Admitted { .. } | peer::Bootstrap::Deferred { .. } => {
                 None
             }
         }
@@ -104,6 +108,11 @@ impl Bootstrap {
         let founders: Vec<Founder> = self.heard.values().copied().collect();
         Some(Minted { cluster: mint(&founders), founders })
     }
+}
+
+/// The identity of a cluster that was minted by these founders.
+pub fn cluster_of(minted: &Minted) -> ClusterId {
+    mint(&minted.founders)
 }
 
 /// The nodes that vote: the first 7, 5, 3 or 1 of the initial members by node id, so that their number is odd.

@@ -2,42 +2,47 @@
 //!
 //! ```text
 //! empty directory -> Bootstrapping -> identity durable -> Running
+//!                 -> Rejoining -> vote durable -> identity durable -> Running, healing
 //! Running:  requests -> role (follower forwards, candidate holds, leader admits) -> records -> raft
 //!           committed entries -> state -> claims, inbox entries, view to the cores; answers to whoever asked (leader)
 //! ```
 
 mod catch_up;
 mod incoming;
+mod rejoin;
 mod running;
 mod snapshots;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::client::{CoreStatus, NodeStatus, RoleKind};
-use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, LogIndex, NodeId, RequestId, Term};
+use proto::client::CoreStatus;
+use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, LogIndex, NodeId, Term};
+use proto::limits::SECTOR_BYTES;
 use proto::peer::{self, PeerMessage};
 
+use self::rejoin::{Question, Rejoining};
 use self::running::Running;
+use self::status::StatusAsked;
 use crate::bootstrap::{Bootstrap, Minted, voters_of};
 use crate::consensus::{self, Request};
 use crate::context::Context;
-use crate::identity::{Identity, IdentityState, MemberIdentity, Membership};
-use crate::io::{ConnId, CoreNote, DiskError, Effect, Input, Now, Ticket, View};
+use crate::identity::{Identity, IdentityError, IdentityState, MemberIdentity, Membership};
+use crate::io::{CoreNote, DiskError, Effect, Input, Now, Ticket, View};
 use crate::limits::{CLAIMS_MAX, DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
 use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
 use crate::outlook::{Forecast, Outlook};
 use crate::shard::{GroupStart, Load, ShardConfig, StartError};
 use crate::state::State;
+use crate::vote::Vote;
 
-/// A client that waits for the node's status.
-struct StatusAsked {
-    core: CoreId,
-    conn: ConnId,
-    request: RequestId,
-    missing: BTreeSet<CoreId>, // cores that have not reported since
-}
+/// What to do about a directory that is not what it was. For texts.
+const FOR_GOOD: &str =
+    "restore the directory as it was. If that cannot be, start the node with --rejoin: then it is taken in again";
+
+type VoteSector = Box<[u8; SECTOR_BYTES]>;
 
 /// Core 0's part.
 pub(crate) struct Group {
@@ -46,13 +51,14 @@ pub(crate) struct Group {
     phase: Phase,
     view: Arc<View>, // as last told to the cores
     reports: BTreeMap<CoreId, CoreStatus>,
-    status_asked: Vec<StatusAsked>,  // answered when every core has reported
-    heard_us: BTreeMap<NodeId, u64>, // when a node last sent anything but a greeting to this core
-    awake_us: u64,                   // since when this core has been running without a gap
-    tick_us: u64,                    // the last tick
-    greeting_us: u64,                // when the next greeting, or request to return, is due
-    expiry_us: u64,                  // when the next look for ended sessions is due
-    are_options_told: bool,          // those that the cluster has otherwise
+    status_asked: Vec<StatusAsked>,      // answered when every core has reported
+    heard_us: BTreeMap<NodeId, u64>,     // when a node last sent anything but a greeting to this core
+    awake_us: u64,                       // since when this core has been running without a gap
+    tick_us: u64,                        // the last tick
+    greeting_us: u64,                    // when the next greeting, or request to return, is due
+    expiry_us: u64,                      // when the next look for ended sessions is due
+    are_options_told: bool,              // those that the cluster has otherwise
+    vote_found: Option<[VoteSector; 2]>, // at start
     mutant: Mutant,
 }
 
@@ -61,8 +67,12 @@ enum Phase {
     Naming(Ticket),
     /// Waits for all initial members.
     Bootstrapping(Bootstrap),
-    /// The membership is not durable yet.
-    Joining(Ticket),
+    /// Asks to be taken in again.
+    Rejoining(Rejoining),
+    /// It was, and its vote is not durable yet.
+    Voting(Ticket, Box<(Membership, VoteSector)>),
+    /// The membership is not durable yet. With the vote to begin with, if there is one.
+    Joining(Ticket, Option<VoteSector>),
     /// Takes part.
     Running(Box<Running>),
 }
@@ -78,10 +88,13 @@ impl Group {
         mutant: Mutant,
     ) -> Result<Group, StartError> {
         let identity = match &start.identity {
-            Some(bytes) => Identity::decode(bytes).map_err(|error| StartError { text: error.to_string() })?,
+            Some(bytes) => Identity::decode(bytes).map_err(|error| match error {
+                IdentityError::Version { .. } => StartError::new(error),
+                _ => StartError::amnesia(error),
+            })?,
             None if !start.segments.is_empty() || start.vote.is_some() => {
-                let text = "the data directory has a log but no identity file; restore the directory as it was; this version cannot take the node in again otherwise";
-                return Err(StartError { text: text.to_owned() });
+                let text = format!("the data directory has a log but no identity file; {FOR_GOOD}");
+                return Err(StartError::amnesia(text));
             }
             None => Identity {
                 node: config.address.node,
@@ -95,14 +108,14 @@ impl Group {
                 "the data directory is of node {} with {} cores, the configuration says node {} with {}",
                 identity.node.0, identity.cores, config.address.node.0, config.cores
             );
-            return Err(StartError { text });
+            return Err(StartError::new(text));
         }
         // The ring of identifiers is made before a process writes its identity. Alone it is no loss: then the log heals.
         let is_emptied = start.rounds.is_empty() && start.segments.is_empty();
         if start.identity.is_some() && is_emptied && !mutant.is(Mutant::EmptiedVotes) {
-            let text = "the data directory has an identity but nothing in log: is the log's filesystem mounted? Restore the \
-                directory as it was; this version cannot take the node in again otherwise: with an empty log it could undo what it acknowledged";
-            return Err(StartError { text: text.to_owned() });
+            let text = "the data directory has an identity but nothing in log: is the log's filesystem mounted? With an empty \
+                log the node could undo what it acknowledged";
+            return Err(StartError::amnesia(format!("{text}; {FOR_GOOD}")));
         }
         for member in config.members.iter().filter(|member| member.node != config.address.node) {
             out.push(Effect::PeerAddress { node: member.node, address: member.peer_address.clone() });
@@ -129,6 +142,7 @@ impl Group {
             greeting_us: 0,
             expiry_us: now.mono_us + EXPIRY_US,
             are_options_told: false,
+            vote_found: start.vote.clone(),
             mutant,
         };
         group.on_running(out);
@@ -175,7 +189,21 @@ impl Group {
     }
 
     /// A message of another node (or another core of this one) for the group.
-    pub fn on_peer(&mut self, cx: &mut Context<'_>, from: Address, link: u64, message: PeerMessage) {
+    /// `incarnation`: in which life it was sent.
+    pub fn on_peer(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, incarnation): (Address, Incarnation),
+        link: u64,
+        message: PeerMessage,
+    ) {
+        let is_former = |running: &Running| running.is_of_former_life(from.node, incarnation);
+        if from.node != cx.me.node
+            && !matches!(message, PeerMessage::Bootstrap(_))
+            && self.running().is_some_and(is_former)
+        {
+            return tracing::debug!(%from, %incarnation, "dropped a message of a former life");
+        }
         // A greeting is no sign of life: a node that lost its directory greets for ever, and must not stay anybody's home.
         if from.node != cx.me.node && !matches!(message, PeerMessage::Bootstrap(_)) {
             self.heard_us.insert(from.node, cx.now.mono_us);
@@ -210,6 +238,29 @@ impl Group {
                 running.on_gone(cx, from, SnapshotMark { index, term });
             }
             (Phase::Running(_), PeerMessage::Bootstrap(peer::Bootstrap::Empty { .. })) => self.tell_minted(cx, from),
+            (
+                Phase::Running(running),
+                PeerMessage::Bootstrap(peer::Bootstrap::Rejoin {
+                    node,
+                    nonce,
+                    replaces,
+                    cores,
+                    client_address,
+                    peer_address,
+                }),
+            ) if node == from.node => {
+                let IdentityState::Member(membership) = &self.identity.state else { return };
+                let heard_us = self.heard_us.get(&node).copied().unwrap_or(0).max(self.awake_us);
+                let question = Question { node, nonce, replaces, cores, client_address, peer_address };
+                running.on_rejoin(cx, from, membership, question, heard_us);
+            }
+            (Phase::Rejoining(rejoining), PeerMessage::Bootstrap(message)) => {
+                if let Some((membership, vote)) = rejoining.on_message(cx, from.node, message) {
+                    let (ticket, sector) = (cx.tickets.next(), vote.encode());
+                    cx.out.push(Effect::VoteWrite { ticket, sector: sector.clone() });
+                    self.phase = Phase::Voting(ticket, Box::new((membership, sector)));
+                }
+            }
             (Phase::Bootstrapping(bootstrap), PeerMessage::Bootstrap(message)) => {
                 if let Some(minted) = bootstrap.on_message(from.node, &message) {
                     self.join(cx, minted);
@@ -237,7 +288,14 @@ impl Group {
     pub fn on_completion(&mut self, cx: &mut Context<'_>, input: Input) {
         match (&mut self.phase, input) {
             (Phase::Naming(waits), Input::IdentityWritten { ticket }) if *waits == ticket => self.start_bootstrap(cx),
-            (Phase::Joining(waits), Input::IdentityWritten { ticket }) if *waits == ticket => self.start_running(cx),
+            (Phase::Voting(waits, begun), Input::VoteWritten { ticket }) if *waits == ticket => {
+                let (membership, sector) = (**begun).clone();
+                self.write_membership(cx, membership, Some(sector));
+            }
+            (Phase::Joining(waits, vote), Input::IdentityWritten { ticket }) if *waits == ticket => {
+                let vote = vote.take();
+                self.start_running(cx, vote);
+            }
             (Phase::Running(running), Input::LogFlushed { ticket }) => running.manager.on_log_flushed(ticket),
             (Phase::Running(running), Input::VoteWritten { ticket }) => running.manager.on_vote_written(ticket),
             (Phase::Running(running), Input::SegmentPrepared { segment, result }) => {
@@ -321,6 +379,7 @@ impl Group {
                     cx.send(group_of(node), PeerMessage::Bootstrap(greeting.clone()));
                 }
             }
+            Phase::Rejoining(rejoining) if is_due => rejoining.ask(cx, &self.config),
             Phase::Running(running) => {
                 running.manager.on_tick(cx.now);
                 if let Some((nonce, last, others)) = running.manager.heal_ask() {
@@ -352,6 +411,11 @@ impl Group {
     }
 
     fn start_bootstrap(&mut self, cx: &mut Context<'_>) {
+        if self.config.rejoin {
+            let vote = self.vote_found.take().and_then(|[one, other]| Vote::choose([&one, &other]).ok().flatten());
+            self.phase = Phase::Rejoining(Rejoining::new(self.identity.nonce, vote));
+            return;
+        }
         let me = crate::bootstrap::Founder {
             node: self.identity.node,
             nonce: self.identity.nonce,
@@ -373,25 +437,29 @@ impl Group {
             .iter()
             .map(|founder| MemberIdentity { node: founder.node, nonce: founder.nonce, cores: founder.cores })
             .collect();
-        self.identity.state = IdentityState::Member(Membership {
-            cluster: minted.cluster,
-            incarnation: Incarnation(1),
-            members,
-            voters: voters_of(&nodes),
-        });
-        let ticket = cx.tickets.next();
-        cx.out.push(Effect::IdentityWrite { ticket, bytes: self.identity.encode() });
-        self.phase = Phase::Joining(ticket);
+        let voters = voters_of(&nodes);
+        let membership = Membership { cluster: minted.cluster, incarnation: Incarnation(1), members, voters };
+        self.write_membership(cx, membership, None);
     }
 
-    fn start_running(&mut self, cx: &mut Context<'_>) {
-        let IdentityState::Member(membership) = &self.identity.state else { unreachable!("join set it") };
-        let start = GroupStart { identity: None, vote: None, segments: Vec::new(), rounds: &[], snapshots: Vec::new() };
+    fn write_membership(&mut self, cx: &mut Context<'_>, membership: Membership, vote: Option<VoteSector>) {
+        self.identity.state = IdentityState::Member(membership);
+        let ticket = cx.tickets.next();
+        cx.out.push(Effect::IdentityWrite { ticket, bytes: self.identity.encode() });
+        self.phase = Phase::Joining(ticket, vote);
+    }
+
+    fn start_running(&mut self, cx: &mut Context<'_>, vote: Option<VoteSector>) {
+        let IdentityState::Member(membership) = &self.identity.state else { unreachable!("its writing set it") };
+        let vote = vote.map(|sector| [sector.clone(), sector]);
+        let start = GroupStart { identity: None, vote, segments: Vec::new(), rounds: &[], snapshots: Vec::new() };
         match Running::recover(&self.config, &self.identity, membership, &start, self.mutant) {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(error) => return cx.out.push(Effect::Fatal { text: error.text }),
         }
-        tracing::info!(cluster = %membership.cluster, "the cluster is formed");
+        if membership.incarnation == Incarnation(1) {
+            tracing::info!(cluster = %membership.cluster, "the cluster is formed");
+        }
         self.on_running(cx.out);
     }
 
@@ -465,59 +533,6 @@ impl Group {
         for core in 0..self.config.cores {
             cx.tell(CoreId(core), CoreNote::View(Arc::clone(&self.view)));
         }
-    }
-
-    fn on_report(&mut self, cx: &mut Context<'_>, from: CoreId) {
-        for asked in &mut self.status_asked {
-            asked.missing.remove(&from);
-        }
-        let (done, open) =
-            std::mem::take(&mut self.status_asked).into_iter().partition(|asked| asked.missing.is_empty());
-        self.status_asked = open;
-        let done: Vec<StatusAsked> = done;
-        for asked in done {
-            self.tell_status(cx, asked.core, asked.conn, asked.request);
-        }
-    }
-
-    fn tell_status(&self, cx: &mut Context<'_>, to: CoreId, conn: ConnId, request: RequestId) {
-        let mut status = NodeStatus {
-            node: self.config.address.node,
-            cores: self.reports.values().copied().collect(),
-            ..NodeStatus::default()
-        };
-        if let (Phase::Running(running), IdentityState::Member(membership)) = (&self.phase, &self.identity.state) {
-            let (standing, log) = (running.manager.state(), running.manager.log_stats());
-            let (clients, sessions, undelivered) = running.state.counts();
-            let (snapshot_bytes, is_making) = running.snapshots.standing();
-            status = NodeStatus {
-                incarnation: membership.incarnation,
-                cluster: membership.cluster,
-                role: match standing.role {
-                    consensus::RoleKind::Follower => RoleKind::Follower,
-                    consensus::RoleKind::Candidate => RoleKind::Candidate,
-                    consensus::RoleKind::Leader => RoleKind::Leader,
-                },
-                term: standing.term,
-                leader: standing.leader.unwrap_or_default(),
-                last: standing.last,
-                committed: standing.committed,
-                applied: running.state.applied(),
-                ring: running.state.ring().clone(),
-                clients,
-                sessions,
-                undelivered,
-                intents: running.admission.intents(),
-                log_segments: log.segments,
-                log_bytes: log.entry_bytes,
-                healing: standing.healing,
-                snapshot_index: running.snapshots.newest().map_or(LogIndex(0), |kept| kept.mark.index),
-                snapshot_bytes,
-                snapshot_under_way: is_making || running.incoming.is_some(),
-                ..status
-            };
-        }
-        cx.tell(to, CoreNote::StatusTold { conn, request, status: Box::new(status) });
     }
 }
 

@@ -107,6 +107,12 @@ mutants! {
     EmptiedVotes = "emptied-votes",
     /// A member whose whole directory is gone is taken in again as the one it was, and votes (P4).
     EmptiedRejoins = "emptied-rejoins",
+    /// A node that was taken in again with a new directory votes at once (P1, P4).
+    RejoinVotes = "rejoin-votes",
+    /// A node is taken in again before the record that says so is committed by the others (P1, P4).
+    RejoinBeforeCommit = "rejoin-before-commit",
+    /// A node that is taken in again keeps its incarnation: records that name its former life count for the new one (P1).
+    RejoinKeepsLife = "rejoin-keeps-life",
 }
 
 impl Mutant {

@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use proto::ids::{Address, CoreId, LogIndex, NodeId};
+use proto::ids::{Address, CoreId, Incarnation, LogIndex, NodeId};
 
 use crate::group::Group;
+use crate::identity::{Identity, IdentityError, IdentityState};
 use crate::io::{Now, Ticket};
 use crate::limits::TICK_US;
 use crate::log::{Finding, Judgement, SEGMENT_BYTES_DEFAULT};
@@ -84,7 +85,61 @@ pub struct Forecast {
 
 /// Judges the files as the start of `node` with `cores` does. Reads only.
 pub fn forecast(node: NodeId, cores: u16, start: &GroupStart<'_>) -> Forecast {
-    let config = ShardConfig {
+    match Group::new(config(node, cores), start, Now::default(), Ticket(1), &mut Vec::new(), Mutant::None) {
+        Ok(group) => group.forecast(),
+        Err(error) => Forecast { outlook: Outlook::Refuses(error.text), unusable_snapshots: Vec::new() },
+    }
+}
+
+/// What `--rejoin` makes of the files: a directory without memory of its log or votes is set aside, and the node asks to be
+/// taken in again with a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejoin {
+    /// It asks: nothing is there, or it asked before and was not answered.
+    Asks,
+    /// What is there is of no use any more, and this is why: it is set aside first.
+    SetsAside(String),
+    /// It was taken in again before, as this one, and its directory can be used: it starts as always.
+    Admitted(Incarnation),
+    /// It refuses, and changes nothing.
+    Refuses(String),
+}
+
+/// Judges the files as a start with `--rejoin` does. Reads only.
+pub fn rejoin(start: &GroupStart<'_>) -> Rejoin {
+    let is_empty = start.segments.is_empty() && start.rounds.is_empty();
+    let identity = match start.identity.as_deref().map(Identity::decode) {
+        None if is_empty && start.vote.is_none() && start.snapshots.is_empty() => return Rejoin::Asks,
+        None => return Rejoin::SetsAside("the identity is gone".to_owned()),
+        Some(Ok(identity)) => identity,
+        Some(Err(error @ IdentityError::Version { .. })) => return Rejoin::Refuses(error.to_string()),
+        Some(Err(error)) => return Rejoin::SetsAside(error.to_string()),
+    };
+    let membership = match &identity.state {
+        IdentityState::Empty if start.segments.is_empty() && !is_empty => return Rejoin::Asks,
+        IdentityState::Empty => return Rejoin::SetsAside("the log is not that of a node that asks".to_owned()),
+        IdentityState::Member(membership) => membership,
+    };
+    if membership.voters == [identity.node] {
+        let text = "a lone voter has nobody who could take it in again: restore the directory as it was";
+        return Rejoin::Refuses(text.to_owned());
+    }
+    let config = config(identity.node, identity.cores);
+    match Group::new(config, start, Now::default(), Ticket(1), &mut Vec::new(), Mutant::None) {
+        Ok(_) if membership.incarnation > Incarnation(1) => Rejoin::Admitted(membership.incarnation),
+        Ok(_) => {
+            let text =
+                "the data directory can be used as it is, and nothing was changed: start the node without --rejoin";
+            Rejoin::Refuses(text.to_owned())
+        }
+        Err(error) if error.is_amnesia => Rejoin::SetsAside(error.text),
+        Err(error) => Rejoin::Refuses(error.text),
+    }
+}
+
+/// As little as files are judged by.
+fn config(node: NodeId, cores: u16) -> ShardConfig {
+    ShardConfig {
         address: Address { node, core: CoreId(0) },
         cores,
         entropy: [1; 4],
@@ -97,10 +152,7 @@ pub fn forecast(node: NodeId, cores: u16, start: &GroupStart<'_>) -> Forecast {
         upload_idle_us: TICK_US,
         session_idle_ms: 1,
         scrub_pass_us: 0,
-    };
-    match Group::new(config, start, Now::default(), Ticket(1), &mut Vec::new(), Mutant::None) {
-        Ok(group) => group.forecast(),
-        Err(error) => Forecast { outlook: Outlook::Refuses(error.text), unusable_snapshots: Vec::new() },
+        rejoin: false,
     }
 }
 

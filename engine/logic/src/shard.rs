@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proto::client::{ClientReply, ClientRequest, CoreStatus};
 use proto::error::Refusal;
-use proto::ids::{Address, CoreId, LogIndex, NodeId, Term};
+use proto::ids::{Address, CoreId, Incarnation, LogIndex, NodeId, Term};
 use proto::peer::{LeaderRequest, PeerMessage};
 
 use crate::clients::Clients;
@@ -61,6 +61,8 @@ pub struct ShardConfig {
     pub session_idle_ms: u64,
     /// All stored chunks are read again every so often, at the soonest; 0 for never.
     pub scrub_pass_us: u64,
+    /// A node without cluster asks to be taken in again under a new incarnation, instead of waiting for the initial members.
+    pub rejoin: bool,
 }
 
 /// What is on disk when the process starts.
@@ -105,6 +107,18 @@ pub struct GroupStart<'a> {
 pub struct StartError {
     /// What is wrong, with facts and the remedy.
     pub text: String,
+    /// Whether the node's memory of its log or votes is gone, so that being taken in again (`ShardConfig::rejoin`) is a remedy.
+    pub is_amnesia: bool,
+}
+
+impl StartError {
+    pub(crate) fn new(text: impl ToString) -> StartError {
+        StartError { text: text.to_string(), is_amnesia: false }
+    }
+
+    pub(crate) fn amnesia(text: impl ToString) -> StartError {
+        StartError { text: text.to_string(), is_amnesia: true }
+    }
 }
 
 /// One core's logic.
@@ -318,7 +332,9 @@ impl Stages {
             Input::Client { conn, message, body } => self.on_client(cx, conn, message, body),
             Input::ClientClosed { conn } => self.on_client_closed(cx, conn),
             Input::ClientDrained { .. } => {}
-            Input::Peer { from, link, message, body, .. } => self.on_peer(cx, from, link, message, body),
+            Input::Peer { from, incarnation, link, message, body } => {
+                self.on_peer(cx, (from, incarnation), link, message, body);
+            }
             Input::PeerUnreachable { node } => self.on_unreachable(cx, node),
             Input::Core { from, note } => self.on_note(cx, from, note),
             Input::ChunkWritten { ticket } => self.home.on_written(cx, ticket),
@@ -391,7 +407,14 @@ impl Stages {
         cx.requests.forget_client(conn);
     }
 
-    fn on_peer(&mut self, cx: &mut Context<'_>, from: Address, link: u64, message: PeerMessage, body: Option<Body>) {
+    fn on_peer(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, incarnation): (Address, Incarnation),
+        link: u64,
+        message: PeerMessage,
+        body: Option<Body>,
+    ) {
         cx.suspects.remove(from.node);
         let Stages { clients, ingest, home, delivery, group, .. } = self;
         match message {
@@ -405,7 +428,7 @@ impl Stages {
             | PeerMessage::SnapshotPart { .. }
             | PeerMessage::SnapshotGone { .. } => {
                 if let Some(group) = group {
-                    group.on_peer(cx, from, link, message);
+                    group.on_peer(cx, (from, incarnation), link, message);
                 }
             }
             PeerMessage::Answer { request, body } => {

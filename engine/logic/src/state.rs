@@ -9,6 +9,7 @@
 //! passes it. A client costs its name and an `Inbox`.
 
 mod frozen;
+mod lives;
 mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use proto::error::Refusal;
 use proto::ids::{
-    ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, RingEpoch, Sequence, SessionId,
+    ClusterId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, NodeId, RingEpoch, Sequence, SessionId,
 };
 use proto::limits::SESSION_WINDOW;
 use proto::peer::ReadyReceiver;
@@ -158,6 +159,7 @@ pub struct State {
     copies: u8,
     image_bytes_max: u64,
     ring: Ring,
+    rejoined: BTreeMap<NodeId, u128>, // with which data directory, by its nonce; those that were taken in again
     clients: BTreeMap<Arc<str>, InboxId>,
     inboxes: BTreeMap<InboxId, Inbox>,
     sessions: BTreeMap<SessionId, Session>,
@@ -189,22 +191,7 @@ impl State {
             RecordBody::OpenSession { sender } => self.open_session(index, sender),
             RecordBody::Ready(ready) => Outcome::Ready(self.make_ready(index, ready)),
             RecordBody::Acked { upto } => self.acknowledge(upto),
-            RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address } => {
-                self.change_ring(index, |member| {
-                    if member.node != *node {
-                        return;
-                    }
-                    member.incarnation = *incarnation;
-                    member.cores = *cores;
-                    member.up = *up;
-                    if !client_address.is_empty() {
-                        member.client_address.clone_from(client_address);
-                    }
-                    if !peer_address.is_empty() {
-                        member.peer_address.clone_from(peer_address);
-                    }
-                })
-            }
+            RecordBody::RingChange { .. } => self.change_ring(index, &record.body),
             RecordBody::ExpireSessions { idle_since_ms } => {
                 self.expire_sessions(*idle_since_ms);
                 Outcome::Nothing
@@ -495,13 +482,6 @@ impl State {
                 frozen.keep_images(id, std::mem::take(&mut session.images));
             }
         }
-    }
-
-    fn change_ring(&mut self, index: LogIndex, change: impl Fn(&mut Member)) -> Outcome {
-        let mut members = self.ring.members().to_vec();
-        members.iter_mut().for_each(change);
-        self.ring = Ring::new(RingEpoch(index.0), members);
-        Outcome::RingChanged
     }
 
     /// Those of the records that name this holder do not any more.

@@ -60,7 +60,7 @@ pub enum Healing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "both copies of term and vote are damaged: this node may have voted and cannot know for whom; \
-     restore the directory as it was; this version cannot take the node in again otherwise"
+     restore the directory as it was. If that cannot be, start the node with --rejoin: then it is taken in again"
 )]
 pub struct Amnesia;
 

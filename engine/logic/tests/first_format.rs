@@ -88,6 +88,7 @@ fn record(index: u64) -> Option<Record> {
             up: false,
             client_address: String::new(),
             peer_address: "10.0.0.3:7599".into(),
+            rejoin: None,
         },
         7 => RecordBody::Probe { payload: b"probe".to_vec() },
         8 => RecordBody::ExpireSessions { idle_since_ms: 1 },

@@ -135,6 +135,9 @@ pub struct NodeConfig {
     /// Client connections at a time; more are closed as they come.
     #[serde(default = "connections_max_default")]
     pub connections_max: u32,
+    /// The node's data directory is gone for good: it asks to be taken in again with a new one. Said at a start, never in a file.
+    #[serde(skip)]
+    pub rejoin: bool,
 }
 
 fn client_address_default() -> String {
@@ -230,6 +233,7 @@ impl NodeConfig {
             session_idle_seconds: SESSION_IDLE_SECONDS_DEFAULT,
             scrub_seconds: SCRUB_SECONDS_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
+            rejoin: false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Why a node did not start, or ended. One line each, with the remedy; the kind decides the exit code of `helio node`.
 
+use disk::DirError;
+
 use crate::config::ConfigError;
 
 /// Why `run` returned without being stopped.
@@ -76,6 +78,15 @@ pub enum ErrorKind {
 }
 
 impl NodeError {
+    /// Of a data directory that cannot be opened.
+    pub(crate) fn of_dir(error: DirError) -> NodeError {
+        let text = error.to_string();
+        match error {
+            DirError::InUse { .. } => NodeError::DataInUse { text },
+            _ => NodeError::Data { text },
+        }
+    }
+
     /// Which cause it is.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -18,6 +18,7 @@ pub mod limits;
 mod links;
 mod mesh;
 mod pools;
+mod rejoin;
 mod route;
 pub mod run;
 mod shard_loop;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use disk::log_device::FlushMethod;
 use disk::machine::{self, Severity};
-use disk::{DataDir, DataDirView, DirError};
+use disk::{DataDir, DataDirView};
 use executor::JoinHandle;
 use link::{Bound, ListenError, mesh};
 
@@ -21,6 +21,7 @@ use crate::config::{FlushChoice, NodeConfig, resolve};
 use crate::ending::Ending;
 use crate::error::NodeError;
 use crate::limits::{BIND_PATIENCE, BIND_PAUSE, STOP_SECONDS_MAX, WATCH_INTERVAL};
+use crate::rejoin;
 use crate::start::{CoreListeners, CoreStart, run_core};
 use crate::stop::StopHandle;
 
@@ -87,21 +88,16 @@ pub fn run_with(config: NodeConfig, listeners: Listeners, stop: StopHandle) -> R
         tracing::warn!(address, "other machines can reach this address, and nobody is asked who they are");
     }
     check_machine(&config, cores)?;
-    let dir = Arc::new(DataDir::open(&config.data, config.node_id(), cores, true).map_err(unusable)?);
+    let dir = Arc::new(match config.rejoin {
+        true => rejoin::open(&config, cores)?,
+        false => DataDir::open(&config.data, config.node_id(), cores, true).map_err(NodeError::of_dir)?,
+    });
     tracing::info!(node = config.node, data = %config.data.display(), cores, "starting");
     let ending = Ending::new(stop);
     let handles = start_cores(&config, cores, &dir, listeners, &ending)?;
     let ended = watch(handles, &ending);
     tracing::info!(node = config.node, "stopped");
     ending.take_failure().map_or(ended, Err)
-}
-
-fn unusable(error: DirError) -> NodeError {
-    let text = error.to_string();
-    match error {
-        DirError::InUse { .. } => NodeError::DataInUse { text },
-        _ => NodeError::Data { text },
-    }
 }
 
 fn check_machine(config: &NodeConfig, cores: u16) -> Result<(), NodeError> {
@@ -239,6 +235,7 @@ fn shard_config(config: &NodeConfig, core: u16, cores: u16) -> Result<ShardConfi
         upload_idle_us: config.upload_idle_seconds * 1_000_000,
         session_idle_ms: config.session_idle_seconds * 1_000,
         scrub_pass_us: config.scrub_seconds * 1_000_000,
+        rejoin: config.rejoin,
     })
 }
 

@@ -117,7 +117,7 @@ pub(crate) async fn run_core(start: CoreStart) {
     core.set_own_address(&own_peer_address);
     attend(&core, files.small);
     if me.core == CoreId(0) {
-        core.attend("missing", missing::tell(core.clone(), config.members, reached));
+        core.attend("missing", missing::tell(core.clone(), config.members, reached, config.rejoin));
     }
     let listening = listeners.map(|listeners| listen(&core, listeners)).transpose();
     match listening {

@@ -5,6 +5,7 @@ use super::{
     distinct_nodes, file_name, fingerprint, holders, image, image_end, inbox, length, node, range, receiver_names,
     sector_offset, shard,
 };
+use crate::ids::NodeId;
 use crate::limits::{
     CREDENTIALS_BYTES_MAX, HOLDERS_MAX, NODES_MAX, PROBE_BYTES_MAX, RAFT_CONTEXT_BYTES_MAX, RAFT_ENTRIES_MAX,
     RAFT_MESSAGE_BYTES_MAX, RECEIVERS_MAX, SNAPSHOT_PART_BYTES_MAX,
@@ -88,16 +89,29 @@ impl Bootstrap {
                 node("node", *id)?;
                 cores(*count)
             }
-            Bootstrap::Minted { cluster: _, members } => {
-                length("members", members.len(), 1, NODES_MAX)?;
-                for &(id, _, count) in members {
-                    node("members", id)?;
-                    cores(count)?;
-                }
-                distinct_nodes("members", members.iter().map(|&(id, _, _)| id))
+            Bootstrap::Minted { cluster: _, members } => minted(members),
+            Bootstrap::Rejoin { node: id, cores: count, client_address, peer_address, .. } => {
+                node("node", *id)?;
+                cores(*count)?;
+                address_text("client_address", client_address)?;
+                address_text("peer_address", peer_address)
             }
+            Bootstrap::Admitted { members, incarnation, .. } => {
+                at_least_one("incarnation", incarnation.0.into())?;
+                minted(members)
+            }
+            Bootstrap::Deferred { .. } => Ok(()),
         }
     }
+}
+
+fn minted(members: &[(NodeId, u128, u16)]) -> Result<(), CheckError> {
+    length("members", members.len(), 1, NODES_MAX)?;
+    for &(id, _, count) in members {
+        node("members", id)?;
+        cores(count)?;
+    }
+    distinct_nodes("members", members.iter().map(|&(id, _, _)| id))
 }
 
 impl RaftMessage {

@@ -27,9 +27,20 @@ impl RecordBody {
             RecordBody::OpenSession { sender } => client_name("sender", sender),
             RecordBody::Ready(ready) => ready.check(),
             RecordBody::Acked { upto } => acknowledgements(upto, 1),
-            RecordBody::RingChange { node: id, cores: count, client_address, peer_address, .. } => {
+            RecordBody::RingChange {
+                node: id,
+                incarnation,
+                cores: count,
+                client_address,
+                peer_address,
+                rejoin,
+                ..
+            } => {
                 node("node", *id)?;
                 cores(*count)?;
+                if rejoin.is_some() {
+                    range("incarnation", incarnation.0.into(), 2, u32::MAX.into())?;
+                }
                 address_text("client_address", client_address)?;
                 address_text("peer_address", peer_address)
             }

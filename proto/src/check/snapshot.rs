@@ -1,7 +1,10 @@
 //! The rules of a snapshot's pieces: of each item by itself. What holds between items is for whoever puts them together.
 
-use super::{CheckError, client_name, distinct, file_name, fingerprint, holders, image, inbox, length, members, range};
-use crate::limits::{HOLDERS_MAX, IMAGE_BYTES_MAX, RECEIVERS_MAX};
+use super::{
+    CheckError, client_name, distinct, distinct_nodes, file_name, fingerprint, holders, image, inbox, length, members,
+    range,
+};
+use crate::limits::{HOLDERS_MAX, IMAGE_BYTES_MAX, NODES_MAX, RECEIVERS_MAX};
 use crate::snapshot::{Head, ImageItem, InboxItem, PIECE_ITEMS_MAX, Piece, SessionItem, UndeliveredItem};
 
 impl Piece {
@@ -24,6 +27,8 @@ impl Piece {
 impl Head {
     fn check(&self) -> Result<(), CheckError> {
         members(self.ring.members(), 1)?;
+        length("rejoined", self.rejoined.len(), 0, NODES_MAX)?;
+        distinct_nodes("rejoined", self.rejoined.iter().map(|&(id, _)| id))?;
         range("copies", u64::from(self.copies), 1, HOLDERS_MAX as u64)?;
         range("image_bytes_max", self.image_bytes_max, 1, IMAGE_BYTES_MAX)
     }

@@ -149,13 +149,43 @@ fn put_bootstrap(encoder: &mut Encoder, bootstrap: &Bootstrap) -> Root {
             (Kind::PeerBootstrapEmpty, wire::BootstrapEmpty::create(b, &args).as_union_value())
         }
         Bootstrap::Minted { cluster, members } => {
-            let members =
-                members.iter().map(|&(node, nonce, cores)| wire::MintedMember::new(node.0, &nonce.into(), cores));
-            let members = Some(b.create_vector_from_iter(members));
+            let members = Some(b.create_vector_from_iter(members.iter().map(put_minted)));
             let args = wire::BootstrapMintedArgs { cluster: Some(&(*cluster).into()), members };
             (Kind::PeerBootstrapMinted, wire::BootstrapMinted::create(b, &args).as_union_value())
         }
+        Bootstrap::Rejoin { node, nonce, replaces, cores, client_address, peer_address } => {
+            let client_address = Some(b.create_string(client_address));
+            let peer_address = Some(b.create_string(peer_address));
+            let (nonce, replaces, cores) = ((*nonce).into(), replaces.0, *cores);
+            let nonce = Some(&nonce);
+            let args = wire::BootstrapRejoinArgs { node: node.0, nonce, replaces, cores, client_address, peer_address };
+            (Kind::PeerBootstrapRejoin, wire::BootstrapRejoin::create(b, &args).as_union_value())
+        }
+        Bootstrap::Admitted { cluster, members, incarnation, nonce, term } => {
+            let members = Some(b.create_vector_from_iter(members.iter().map(put_minted)));
+            let args = wire::BootstrapAdmittedArgs {
+                cluster: Some(&(*cluster).into()),
+                members,
+                incarnation: incarnation.0,
+                nonce: Some(&(*nonce).into()),
+                term: term.0,
+            };
+            (Kind::PeerBootstrapAdmitted, wire::BootstrapAdmitted::create(b, &args).as_union_value())
+        }
+        Bootstrap::Deferred { incarnation, text } => {
+            let text = Some(put_text(b, text));
+            let args = wire::BootstrapDeferredArgs { incarnation: incarnation.0, text };
+            (Kind::PeerBootstrapDeferred, wire::BootstrapDeferred::create(b, &args).as_union_value())
+        }
     }
+}
+
+fn put_minted(&(node, nonce, cores): &(NodeId, u128, u16)) -> wire::MintedMember {
+    wire::MintedMember::new(node.0, &nonce.into(), cores)
+}
+
+fn take_minted(member: &wire::MintedMember) -> (NodeId, u128, u16) {
+    (NodeId(member.node()), member.nonce().into(), member.cores())
 }
 
 fn put_raft(encoder: &mut Encoder, message: &RaftMessage) -> Root {
@@ -223,9 +253,34 @@ fn take(header: &FrameHeader, meta: &[u8]) -> Result<PeerMessage, DecodeError> {
         }
         Kind::PeerBootstrapMinted => {
             let m = root::<wire::BootstrapMinted<'_>>(meta)?;
-            let take = |member: &wire::MintedMember| (NodeId(member.node()), member.nonce().into(), member.cores());
-            let members = m.members().iter().map(take).collect();
+            let members = m.members().iter().map(take_minted).collect();
             PeerMessage::Bootstrap(Bootstrap::Minted { cluster: m.cluster().into(), members })
+        }
+        Kind::PeerBootstrapRejoin => {
+            let m = root::<wire::BootstrapRejoin<'_>>(meta)?;
+            PeerMessage::Bootstrap(Bootstrap::Rejoin {
+                node: NodeId(m.node()),
+                nonce: m.nonce().into(),
+                replaces: Incarnation(m.replaces()),
+                cores: m.cores(),
+                client_address: m.client_address().to_owned(),
+                peer_address: m.peer_address().to_owned(),
+            })
+        }
+        Kind::PeerBootstrapAdmitted => {
+            let m = root::<wire::BootstrapAdmitted<'_>>(meta)?;
+            PeerMessage::Bootstrap(Bootstrap::Admitted {
+                cluster: m.cluster().into(),
+                members: m.members().iter().map(take_minted).collect(),
+                incarnation: Incarnation(m.incarnation()),
+                nonce: m.nonce().into(),
+                term: Term(m.term()),
+            })
+        }
+        Kind::PeerBootstrapDeferred => {
+            let m = root::<wire::BootstrapDeferred<'_>>(meta)?;
+            let (incarnation, text) = (Incarnation(m.incarnation()), take_text(m.text()));
+            PeerMessage::Bootstrap(Bootstrap::Deferred { incarnation, text })
         }
         Kind::PeerRaft => PeerMessage::Raft(take_raft(root::<wire::Raft<'_>>(meta)?)?),
         Kind::PeerRequest => {

@@ -67,9 +67,10 @@ fn put(encoder: &mut Encoder, body: &RecordBody) -> (wire::RecordBody, WIPOffset
             let upto = Some(put_places(b, upto));
             (wire::RecordBody::Acked, wire::Acked::create(b, &wire::AckedArgs { upto }).as_union_value())
         }
-        RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address } => {
+        RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address, rejoin } => {
             let client_address = b.create_string(client_address);
             let peer_address = b.create_string(peer_address);
+            let rejoin = rejoin.map(Into::into);
             let args = wire::RingChangeArgs {
                 node: node.0,
                 incarnation: incarnation.0,
@@ -77,6 +78,7 @@ fn put(encoder: &mut Encoder, body: &RecordBody) -> (wire::RecordBody, WIPOffset
                 up: *up,
                 client_address: Some(client_address),
                 peer_address: Some(peer_address),
+                rejoin: rejoin.as_ref(),
             };
             (wire::RecordBody::RingChange, wire::RingChange::create(b, &args).as_union_value())
         }
@@ -160,6 +162,7 @@ fn take(m: wire::Record<'_>) -> Result<RecordBody, DecodeError> {
                 up: body.up(),
                 client_address: body.client_address().to_owned(),
                 peer_address: body.peer_address().to_owned(),
+                rejoin: body.rejoin().map(Into::into),
             }
         }
         wire::RecordBody::ExpireSessions => {

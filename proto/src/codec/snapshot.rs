@@ -5,7 +5,7 @@ use flatbuffers::{Vector, WIPOffset};
 use super::parts::{put_holders, put_ring, take_holders, take_ring};
 use super::{Builder, DecodeError, Encoder, root};
 use crate::generated::snapshot as wire;
-use crate::ids::{InboxId, InboxSeq, LogIndex, Sequence, SessionId};
+use crate::ids::{InboxId, InboxSeq, LogIndex, NodeId, Sequence, SessionId};
 use crate::snapshot::{Head, ImageItem, InboxItem, Piece, SessionItem, UndeliveredItem};
 
 /// The bytes of `piece`, in the memory of `encoder`; they are there until it is used again.
@@ -46,12 +46,15 @@ fn put_list<I, T: 'static>(
 
 fn put_head(b: &mut Builder, offsets: &mut Vec<u32>, head: &Head) -> WIPOffset<wire::Head<'static>> {
     let ring = put_ring(b, offsets, &head.ring);
+    let rejoined = head.rejoined.iter().map(|&(node, nonce)| wire::Rejoined::new(node.0, &nonce.into()));
+    let rejoined = (!head.rejoined.is_empty()).then(|| b.create_vector_from_iter(rejoined));
     let args = wire::HeadArgs {
         cluster: Some(&head.cluster.into()),
         copies: head.copies,
         image_bytes_max: head.image_bytes_max,
         log_time_ms: head.log_time_ms,
         ring: Some(ring),
+        rejoined,
     };
     wire::Head::create(b, &args)
 }
@@ -112,6 +115,7 @@ fn take_head(m: wire::Head<'_>) -> Result<Head, DecodeError> {
         image_bytes_max: m.image_bytes_max(),
         log_time_ms: m.log_time_ms(),
         ring: take_ring(m.ring())?,
+        rejoined: m.rejoined().iter().flatten().map(|one| (NodeId(one.node()), one.nonce().into())).collect(),
     })
 }
 

@@ -4217,6 +4217,471 @@ impl ::core::fmt::Debug for BootstrapMinted<'_> {
       ds.finish()
   }
 }
+pub enum BootstrapRejoinOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BootstrapRejoin<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BootstrapRejoin<'a> {
+  type Inner = BootstrapRejoin<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BootstrapRejoin<'a> {
+  pub const VT_NODE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NONCE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_REPLACES: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CORES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CLIENT_ADDRESS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PEER_ADDRESS: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BootstrapRejoin { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BootstrapRejoinArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BootstrapRejoin<'bldr>> {
+    let mut builder = BootstrapRejoinBuilder::new(_fbb);
+    builder.add_node(args.node);
+    if let Some(x) = args.peer_address { builder.add_peer_address(x); }
+    if let Some(x) = args.client_address { builder.add_client_address(x); }
+    builder.add_replaces(args.replaces);
+    if let Some(x) = args.nonce { builder.add_nonce(x); }
+    builder.add_cores(args.cores);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn node(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BootstrapRejoin::VT_NODE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn nonce(&self) -> &'a super::ids::U128 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::U128>(BootstrapRejoin::VT_NONCE, None).unwrap()}
+  }
+  #[inline]
+  pub fn replaces(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(BootstrapRejoin::VT_REPLACES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn cores(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(BootstrapRejoin::VT_CORES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn client_address(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BootstrapRejoin::VT_CLIENT_ADDRESS, None).unwrap()}
+  }
+  #[inline]
+  pub fn peer_address(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BootstrapRejoin::VT_PEER_ADDRESS, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BootstrapRejoin<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("node", Self::VT_NODE, false)?
+     .visit_field::<super::ids::U128>("nonce", Self::VT_NONCE, true)?
+     .visit_field::<u32>("replaces", Self::VT_REPLACES, false)?
+     .visit_field::<u16>("cores", Self::VT_CORES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("client_address", Self::VT_CLIENT_ADDRESS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("peer_address", Self::VT_PEER_ADDRESS, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BootstrapRejoinArgs<'a> {
+    pub node: u64,
+    pub nonce: Option<&'a super::ids::U128>,
+    pub replaces: u32,
+    pub cores: u16,
+    pub client_address: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub peer_address: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for BootstrapRejoinArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BootstrapRejoinArgs {
+      node: 0,
+      nonce: None, // required field
+      replaces: 0,
+      cores: 0,
+      client_address: None, // required field
+      peer_address: None, // required field
+    }
+  }
+}
+
+pub struct BootstrapRejoinBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BootstrapRejoinBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_node(&mut self, node: u64) {
+    self.fbb_.push_slot::<u64>(BootstrapRejoin::VT_NODE, node, 0);
+  }
+  #[inline]
+  pub fn add_nonce(&mut self, nonce: &super::ids::U128) {
+    self.fbb_.push_slot_always::<&super::ids::U128>(BootstrapRejoin::VT_NONCE, nonce);
+  }
+  #[inline]
+  pub fn add_replaces(&mut self, replaces: u32) {
+    self.fbb_.push_slot::<u32>(BootstrapRejoin::VT_REPLACES, replaces, 0);
+  }
+  #[inline]
+  pub fn add_cores(&mut self, cores: u16) {
+    self.fbb_.push_slot::<u16>(BootstrapRejoin::VT_CORES, cores, 0);
+  }
+  #[inline]
+  pub fn add_client_address(&mut self, client_address: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BootstrapRejoin::VT_CLIENT_ADDRESS, client_address);
+  }
+  #[inline]
+  pub fn add_peer_address(&mut self, peer_address: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BootstrapRejoin::VT_PEER_ADDRESS, peer_address);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BootstrapRejoinBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BootstrapRejoinBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BootstrapRejoin<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, BootstrapRejoin::VT_NONCE,"nonce");
+    self.fbb_.required(o, BootstrapRejoin::VT_CLIENT_ADDRESS,"client_address");
+    self.fbb_.required(o, BootstrapRejoin::VT_PEER_ADDRESS,"peer_address");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BootstrapRejoin<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BootstrapRejoin");
+      ds.field("node", &self.node());
+      ds.field("nonce", &self.nonce());
+      ds.field("replaces", &self.replaces());
+      ds.field("cores", &self.cores());
+      ds.field("client_address", &self.client_address());
+      ds.field("peer_address", &self.peer_address());
+      ds.finish()
+  }
+}
+pub enum BootstrapAdmittedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BootstrapAdmitted<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BootstrapAdmitted<'a> {
+  type Inner = BootstrapAdmitted<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BootstrapAdmitted<'a> {
+  pub const VT_CLUSTER: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_NONCE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_TERM: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BootstrapAdmitted { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BootstrapAdmittedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BootstrapAdmitted<'bldr>> {
+    let mut builder = BootstrapAdmittedBuilder::new(_fbb);
+    builder.add_term(args.term);
+    if let Some(x) = args.nonce { builder.add_nonce(x); }
+    builder.add_incarnation(args.incarnation);
+    if let Some(x) = args.members { builder.add_members(x); }
+    if let Some(x) = args.cluster { builder.add_cluster(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn cluster(&self) -> &'a super::ids::U128 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::U128>(BootstrapAdmitted::VT_CLUSTER, None).unwrap()}
+  }
+  #[inline]
+  pub fn members(&self) -> ::flatbuffers::Vector<'a, MintedMember> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, MintedMember>>>(BootstrapAdmitted::VT_MEMBERS, None).unwrap()}
+  }
+  #[inline]
+  pub fn incarnation(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(BootstrapAdmitted::VT_INCARNATION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn nonce(&self) -> &'a super::ids::U128 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::U128>(BootstrapAdmitted::VT_NONCE, None).unwrap()}
+  }
+  #[inline]
+  pub fn term(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BootstrapAdmitted::VT_TERM, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BootstrapAdmitted<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<super::ids::U128>("cluster", Self::VT_CLUSTER, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, MintedMember>>>("members", Self::VT_MEMBERS, true)?
+     .visit_field::<u32>("incarnation", Self::VT_INCARNATION, false)?
+     .visit_field::<super::ids::U128>("nonce", Self::VT_NONCE, true)?
+     .visit_field::<u64>("term", Self::VT_TERM, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BootstrapAdmittedArgs<'a> {
+    pub cluster: Option<&'a super::ids::U128>,
+    pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, MintedMember>>>,
+    pub incarnation: u32,
+    pub nonce: Option<&'a super::ids::U128>,
+    pub term: u64,
+}
+impl<'a> Default for BootstrapAdmittedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BootstrapAdmittedArgs {
+      cluster: None, // required field
+      members: None, // required field
+      incarnation: 0,
+      nonce: None, // required field
+      term: 0,
+    }
+  }
+}
+
+pub struct BootstrapAdmittedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BootstrapAdmittedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_cluster(&mut self, cluster: &super::ids::U128) {
+    self.fbb_.push_slot_always::<&super::ids::U128>(BootstrapAdmitted::VT_CLUSTER, cluster);
+  }
+  #[inline]
+  pub fn add_members(&mut self, members: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , MintedMember>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BootstrapAdmitted::VT_MEMBERS, members);
+  }
+  #[inline]
+  pub fn add_incarnation(&mut self, incarnation: u32) {
+    self.fbb_.push_slot::<u32>(BootstrapAdmitted::VT_INCARNATION, incarnation, 0);
+  }
+  #[inline]
+  pub fn add_nonce(&mut self, nonce: &super::ids::U128) {
+    self.fbb_.push_slot_always::<&super::ids::U128>(BootstrapAdmitted::VT_NONCE, nonce);
+  }
+  #[inline]
+  pub fn add_term(&mut self, term: u64) {
+    self.fbb_.push_slot::<u64>(BootstrapAdmitted::VT_TERM, term, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BootstrapAdmittedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BootstrapAdmittedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BootstrapAdmitted<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, BootstrapAdmitted::VT_CLUSTER,"cluster");
+    self.fbb_.required(o, BootstrapAdmitted::VT_MEMBERS,"members");
+    self.fbb_.required(o, BootstrapAdmitted::VT_NONCE,"nonce");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BootstrapAdmitted<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BootstrapAdmitted");
+      ds.field("cluster", &self.cluster());
+      ds.field("members", &self.members());
+      ds.field("incarnation", &self.incarnation());
+      ds.field("nonce", &self.nonce());
+      ds.field("term", &self.term());
+      ds.finish()
+  }
+}
+pub enum BootstrapDeferredOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BootstrapDeferred<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BootstrapDeferred<'a> {
+  type Inner = BootstrapDeferred<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BootstrapDeferred<'a> {
+  pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TEXT: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BootstrapDeferred { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BootstrapDeferredArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BootstrapDeferred<'bldr>> {
+    let mut builder = BootstrapDeferredBuilder::new(_fbb);
+    if let Some(x) = args.text { builder.add_text(x); }
+    builder.add_incarnation(args.incarnation);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn incarnation(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(BootstrapDeferred::VT_INCARNATION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn text(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BootstrapDeferred::VT_TEXT, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BootstrapDeferred<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("incarnation", Self::VT_INCARNATION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("text", Self::VT_TEXT, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BootstrapDeferredArgs<'a> {
+    pub incarnation: u32,
+    pub text: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for BootstrapDeferredArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BootstrapDeferredArgs {
+      incarnation: 0,
+      text: None, // required field
+    }
+  }
+}
+
+pub struct BootstrapDeferredBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BootstrapDeferredBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_incarnation(&mut self, incarnation: u32) {
+    self.fbb_.push_slot::<u32>(BootstrapDeferred::VT_INCARNATION, incarnation, 0);
+  }
+  #[inline]
+  pub fn add_text(&mut self, text: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BootstrapDeferred::VT_TEXT, text);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BootstrapDeferredBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BootstrapDeferredBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BootstrapDeferred<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, BootstrapDeferred::VT_TEXT,"text");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BootstrapDeferred<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BootstrapDeferred");
+      ds.field("incarnation", &self.incarnation());
+      ds.field("text", &self.text());
+      ds.finish()
+  }
+}
 pub enum RaftOffset {}
 #[derive(Copy, Clone, PartialEq)]
 

@@ -776,6 +776,7 @@ impl<'a> RingChange<'a> {
   pub const VT_UP: ::flatbuffers::VOffsetT = 10;
   pub const VT_CLIENT_ADDRESS: ::flatbuffers::VOffsetT = 12;
   pub const VT_PEER_ADDRESS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_REJOIN: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -788,6 +789,7 @@ impl<'a> RingChange<'a> {
   ) -> ::flatbuffers::WIPOffset<RingChange<'bldr>> {
     let mut builder = RingChangeBuilder::new(_fbb);
     builder.add_node(args.node);
+    if let Some(x) = args.rejoin { builder.add_rejoin(x); }
     if let Some(x) = args.peer_address { builder.add_peer_address(x); }
     if let Some(x) = args.client_address { builder.add_client_address(x); }
     builder.add_incarnation(args.incarnation);
@@ -839,6 +841,13 @@ impl<'a> RingChange<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RingChange::VT_PEER_ADDRESS, None).unwrap()}
   }
+  #[inline]
+  pub fn rejoin(&self) -> Option<&'a super::ids::U128> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<super::ids::U128>(RingChange::VT_REJOIN, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RingChange<'_> {
@@ -853,6 +862,7 @@ impl ::flatbuffers::Verifiable for RingChange<'_> {
      .visit_field::<bool>("up", Self::VT_UP, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("client_address", Self::VT_CLIENT_ADDRESS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("peer_address", Self::VT_PEER_ADDRESS, true)?
+     .visit_field::<super::ids::U128>("rejoin", Self::VT_REJOIN, false)?
      .finish();
     Ok(())
   }
@@ -864,6 +874,7 @@ pub struct RingChangeArgs<'a> {
     pub up: bool,
     pub client_address: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub peer_address: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub rejoin: Option<&'a super::ids::U128>,
 }
 impl<'a> Default for RingChangeArgs<'a> {
   #[inline]
@@ -875,6 +886,7 @@ impl<'a> Default for RingChangeArgs<'a> {
       up: false,
       client_address: None, // required field
       peer_address: None, // required field
+      rejoin: None,
     }
   }
 }
@@ -909,6 +921,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RingChangeBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RingChange::VT_PEER_ADDRESS, peer_address);
   }
   #[inline]
+  pub fn add_rejoin(&mut self, rejoin: &super::ids::U128) {
+    self.fbb_.push_slot_always::<&super::ids::U128>(RingChange::VT_REJOIN, rejoin);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RingChangeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RingChangeBuilder {
@@ -934,6 +950,7 @@ impl ::core::fmt::Debug for RingChange<'_> {
       ds.field("up", &self.up());
       ds.field("client_address", &self.client_address());
       ds.field("peer_address", &self.peer_address());
+      ds.field("rejoin", &self.rejoin());
       ds.finish()
   }
 }

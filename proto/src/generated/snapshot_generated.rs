@@ -9,6 +9,117 @@ pub mod snapshot {
 
   use crate::generated::ids_generated::*;
 
+/// With which data directory a node was last taken in again.
+// struct Rejoined, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Rejoined(pub [u8; 24]);
+impl Default for Rejoined { 
+  fn default() -> Self { 
+    Self([0; 24])
+  }
+}
+impl ::core::fmt::Debug for Rejoined {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Rejoined")
+      .field("node", &self.node())
+      .field("nonce", &self.nonce())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Rejoined {}
+impl<'a> ::flatbuffers::Follow<'a> for Rejoined {
+  type Inner = &'a Rejoined;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Rejoined>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Rejoined {
+  type Inner = &'a Rejoined;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Rejoined>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Rejoined {
+    type Output = Rejoined;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Rejoined as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Rejoined {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Rejoined {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    node: u64,
+    nonce: &super::ids::U128,
+  ) -> Self {
+    let mut s = Self([0; 24]);
+    s.set_node(node);
+    s.set_nonce(nonce);
+    s
+  }
+
+  pub fn node(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_node(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn nonce(&self) -> &super::ids::U128 {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid struct in this slot
+    unsafe { &*(self.0[8..].as_ptr() as *const super::ids::U128) }
+  }
+
+  #[allow(clippy::identity_op)]
+  pub fn set_nonce(&mut self, x: &super::ids::U128) {
+    self.0[8..8 + 16].copy_from_slice(&x.0)
+  }
+
+}
+
 /// For whom a record made an image ready.
 // struct ReadyFor, aligned to 8
 #[repr(transparent)]
@@ -158,6 +269,7 @@ impl<'a> Head<'a> {
   pub const VT_IMAGE_BYTES_MAX: ::flatbuffers::VOffsetT = 8;
   pub const VT_LOG_TIME_MS: ::flatbuffers::VOffsetT = 10;
   pub const VT_RING: ::flatbuffers::VOffsetT = 12;
+  pub const VT_REJOINED: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -171,6 +283,7 @@ impl<'a> Head<'a> {
     let mut builder = HeadBuilder::new(_fbb);
     builder.add_log_time_ms(args.log_time_ms);
     builder.add_image_bytes_max(args.image_bytes_max);
+    if let Some(x) = args.rejoined { builder.add_rejoined(x); }
     if let Some(x) = args.ring { builder.add_ring(x); }
     if let Some(x) = args.cluster { builder.add_cluster(x); }
     builder.add_copies(args.copies);
@@ -213,6 +326,13 @@ impl<'a> Head<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<super::ids::Ring>>(Head::VT_RING, None).unwrap()}
   }
+  #[inline]
+  pub fn rejoined(&self) -> Option<::flatbuffers::Vector<'a, Rejoined>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Rejoined>>>(Head::VT_REJOINED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Head<'_> {
@@ -226,6 +346,7 @@ impl ::flatbuffers::Verifiable for Head<'_> {
      .visit_field::<u64>("image_bytes_max", Self::VT_IMAGE_BYTES_MAX, false)?
      .visit_field::<u64>("log_time_ms", Self::VT_LOG_TIME_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<super::ids::Ring>>("ring", Self::VT_RING, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Rejoined>>>("rejoined", Self::VT_REJOINED, false)?
      .finish();
     Ok(())
   }
@@ -236,6 +357,7 @@ pub struct HeadArgs<'a> {
     pub image_bytes_max: u64,
     pub log_time_ms: u64,
     pub ring: Option<::flatbuffers::WIPOffset<super::ids::Ring<'a>>>,
+    pub rejoined: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Rejoined>>>,
 }
 impl<'a> Default for HeadArgs<'a> {
   #[inline]
@@ -246,6 +368,7 @@ impl<'a> Default for HeadArgs<'a> {
       image_bytes_max: 0,
       log_time_ms: 0,
       ring: None, // required field
+      rejoined: None,
     }
   }
 }
@@ -276,6 +399,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HeadBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<super::ids::Ring>>(Head::VT_RING, ring);
   }
   #[inline]
+  pub fn add_rejoined(&mut self, rejoined: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Rejoined>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Head::VT_REJOINED, rejoined);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HeadBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HeadBuilder {
@@ -300,6 +427,7 @@ impl ::core::fmt::Debug for Head<'_> {
       ds.field("image_bytes_max", &self.image_bytes_max());
       ds.field("log_time_ms", &self.log_time_ms());
       ds.field("ring", &self.ring());
+      ds.field("rejoined", &self.rejoined());
       ds.finish()
   }
 }

@@ -14,6 +14,7 @@ mod healing;
 mod inspector;
 mod majority;
 mod pauses;
+mod rejoin;
 mod retries;
 mod setup;
 mod snapshots;

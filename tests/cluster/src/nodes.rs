@@ -143,8 +143,14 @@ impl Cluster {
 
     /// Starts a node that is not running; does not wait for it.
     pub fn start_node(&mut self, number: u64) -> Result<(), Problem> {
+        self.start_node_with(number, &[])
+    }
+
+    /// As `start_node`, with further arguments.
+    pub fn start_node_with(&mut self, number: u64, arguments: &[&str]) -> Result<(), Problem> {
         assert!(!self.is_running(number), "node {number} is running");
         let mut command = self.command(number);
+        command.args(arguments);
         let process = Process::start(&mut command, &self.log_path(number))
             .map_err(problem(format!("cannot start node {number}")))?;
         self.processes[slot(number)] = Some(process);

@@ -107,6 +107,7 @@ fn body(script: &mut Script<'_>, model: &Model) -> RecordBody {
             up: script.flag(),
             client_address: if script.flag() { "10.0.0.9:1".to_owned() } else { String::new() },
             peer_address: String::new(),
+            rejoin: script.flag().then(|| u128::from(script.number(3))),
         },
         _ => RecordBody::Genesis {
             cluster: ClusterId(u128::from(script.byte())),

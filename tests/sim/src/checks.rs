@@ -12,6 +12,7 @@
 //! - A core gives the number of a request to one question only, over all its lives.
 //! - No vote, and no acknowledgement of entries, leaves before what it promises is on disk.
 //! - Nobody gets a message that no correct peer sends.
+//! - A life of a node has one data directory.
 //! - Bounds hold.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use logic::shard::Shard;
 use logic::vote::Vote;
 use proto::checksum::{crc32, crc64};
 use proto::codec::decode_record;
-use proto::ids::{Address, Fingerprint, ImageId, InboxId, LogIndex, NodeId, RequestId};
+use proto::ids::{Address, Fingerprint, ImageId, InboxId, Incarnation, LogIndex, NodeId, RequestId};
 use proto::limits::CHUNK_BYTES_MAX;
 use proto::peer::{LeaderRequest, RaftMessage};
 use proto::record::{Ready, RecordBody};
@@ -55,6 +56,7 @@ pub struct Checks {
     /// Of the records known to be committed, by index: whose bytes, and who has them.
     pub(crate) holders: BTreeMap<u64, (ImageId, Fingerprint, Vec<Address>)>,
     requests: BTreeMap<(Address, RequestId), u64>, // checksum of what was asked
+    lives: BTreeMap<(NodeId, Incarnation), u64>,   // which directory
 }
 
 impl Checks {
@@ -70,6 +72,7 @@ impl Checks {
             links: BTreeMap::new(),
             requests: BTreeMap::new(),
             holders: BTreeMap::new(),
+            lives: BTreeMap::new(),
             ready: BTreeMap::new(),
         }
     }
@@ -139,7 +142,10 @@ impl Checks {
                         holders.retain(|address| *address != lost.holder.address);
                     }
                 }
-                assert!(disks.is_spoiled(node), "{index} says that {node} lost copies, and nothing befell its disk");
+                assert!(
+                    disks.is_spoiled(&lost.holder),
+                    "{index} says that {node} lost copies, and nothing befell its disk"
+                );
             }
             _ => {}
         }
@@ -159,7 +165,7 @@ impl Checks {
         self.holders.insert(index, (image, fingerprint, addresses));
         for holder in &ready.holders {
             self.made += 1;
-            let is_there = disks.is_spoiled(holder.address.node) || disks.has(holder.address, image, fingerprint);
+            let is_there = disks.is_spoiled(holder) || disks.has(holder.address, image, fingerprint);
             assert!(
                 is_there,
                 "{index} names {} as holder of {image}, and it does not have the bytes: {}",
@@ -236,6 +242,13 @@ impl Checks {
             let is_kept = last >= message.index.0 || term > message.term.0;
             assert!(is_kept, "{} has {last} entries and acknowledges {message:?}", message.from);
         }
+    }
+
+    /// A node takes part in that life, with that directory.
+    pub fn lives(&mut self, node: NodeId, incarnation: Incarnation, directory: u64) {
+        self.made += 1;
+        let known = *self.lives.entry((node, incarnation)).or_insert(directory);
+        assert_eq!(known, directory, "{node} takes part as {incarnation} with another directory");
     }
 
     /// Looks at what a core keeps.

@@ -48,7 +48,7 @@ faults! {
     IndexRot "index-rot" "Garbage in the index of chunks.",
     ClockJump "clock-jump" "A wall clock jumps.",
     ClockSkew "clock-skew" "A clock is too fast or too slow.",
-    Emptied "emptied" "A node's log directory, or everything it had, is gone.",
+    Emptied "emptied" "A node's log directory, or everything it had, is gone; it may rejoin with a new one.",
     ChangedFile "changed-file" "A sender's file changes after its checksum was taken.",
     OtherBytes "other-bytes" "Somebody sends other bytes under an id that is in use.",
     Twins "twins" "Two nodes get different bytes under one id, and nobody a further copy of either.",

@@ -14,6 +14,7 @@ pub mod mutants;
 mod network;
 mod node;
 mod random;
+mod rejoin;
 mod repairs;
 pub mod scenario;
 mod setup;

@@ -44,6 +44,9 @@ struct Arguments {
     /// Faults that may be drawn, by name, separated by commas; "none" for none
     #[arg(long, value_parser = mask, default_value = "all")]
     faults: Mask,
+    /// Faults that every phase has, if they may be drawn; "none" for those that the mutant needs
+    #[arg(long, value_parser = mask, default_value = "none")]
+    focus: Mask,
     /// Phases of faults in a run, at most
     #[arg(long, default_value_t = PHASES_MAX)]
     phases: u64,
@@ -91,7 +94,7 @@ fn run_all(arguments: &Arguments, jobs: usize) -> ExitCode {
     let mutant = arguments.mutant.unwrap_or_default();
     let limits = Limits {
         mask: arguments.faults,
-        focus: mutants::focus(mutant),
+        focus: if arguments.focus == Mask::NONE { mutants::focus(mutant) } else { arguments.focus },
         phases: arguments.phases,
         mutant,
         trace_lines: if arguments.trace { usize::MAX } else { 0 },
@@ -166,6 +169,7 @@ fn add(sum: &mut Done, done: &Done) {
     sum.healed += done.healed;
     sum.lost_copies += done.lost_copies;
     sum.damaged += done.damaged;
+    sum.rejoined += done.rejoined;
     sum.snapshots += done.snapshots;
     sum.caught_up += done.caught_up;
     sum.simulated_us += done.simulated_us;
@@ -178,7 +182,7 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
     println!("faults: {}", faults.join(", "));
     println!(
         "{seeds} seeds in {:.0} s: {:.2} simulated hours, {} images, {} deliveries checked, {} records committed, {} checks, \
-         {} snapshots, {} logs begun behind one of another node, {} logs healed, {} copies given up, {} images damaged, {} nodes beyond that; {failures} violations; hash {:016x}",
+         {} snapshots, {} logs begun behind one of another node, {} logs healed, {} nodes taken in again, {} copies given up, {} images damaged, {} nodes beyond that; {failures} violations; hash {:016x}",
         took.as_secs_f64(),
         sum.simulated_us as f64 / 3.6e9,
         sum.images,
@@ -188,6 +192,7 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
         sum.snapshots,
         sum.caught_up,
         sum.healed,
+        sum.rejoined,
         sum.lost_copies,
         sum.damaged,
         sum.lost,

@@ -40,7 +40,10 @@ pub fn focus(mutant: Mutant) -> Mask {
         Mutant::SnapshotTorn | Mutant::SnapshotForgetsImages | Mutant::InstallForgetsClaims => {
             &[Fault::Kill, Fault::Isolate, Fault::Overload]
         }
-        Mutant::EmptiedVotes | Mutant::EmptiedRejoins => &[Fault::Emptied],
+        Mutant::EmptiedVotes | Mutant::EmptiedRejoins | Mutant::RejoinVotes | Mutant::RejoinKeepsLife => {
+            &[Fault::Emptied]
+        }
+        Mutant::RejoinBeforeCommit => &[Fault::Emptied, Fault::Isolate],
         Mutant::DropIdleCopy => &[Fault::Clog],
         _ => &[],
     })

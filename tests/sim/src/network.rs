@@ -110,6 +110,7 @@ impl World {
     /// `Effect::Send` to another core.
     pub(crate) fn send(&mut self, from: Address, to: Address, lane: Lane, message: PeerMessage, body: Option<BodyRef>) {
         let facts = body.map(|body| self.facts(from, body.buf));
+        let incarnation = self.nodes[&from.node].lives.incarnation;
         if let PeerMessage::Raft(message) = &message {
             let node = &self.nodes[&from.node];
             self.checks.promise(message, node.group.read_vote(), &node.durable);
@@ -122,12 +123,12 @@ impl World {
             return;
         }
         if from.node == to.node {
-            let wire = Wire { from, link: 0, lane, message, facts };
+            let wire = Wire { from, incarnation, link: 0, lane, message, facts };
             let delay = self.random.within(5, 30);
             return self.carry(to, wire, delay, true);
         }
         let link = self.network.link(from.node, to.node);
-        let wire = Wire { from, link, lane, message, facts };
+        let wire = Wire { from, incarnation, link, lane, message, facts };
         if self.is_hit(self.rates.loss, Fault::Loss) {
             self.trace.add(self.now_us, || format!("lost: {to} {wire:?}"));
             return;

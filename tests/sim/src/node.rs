@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, SegmentId, Ticket};
 use logic::limits::TICK_US;
-use logic::shard::{ChunkFileStart, Shard, ShardStart};
+use logic::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
 use logic::store::layout::FILE_BYTES;
 use proto::ids::{Address, CoreId, LogIndex, NodeId};
 
@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::disk::{CoreDisk, Facts, GroupDisk, Tear, empty_table};
 use crate::faults::Fault;
 use crate::mutants::start_shard;
+use crate::rejoin::Lives;
 use crate::setup::shard_config;
 use crate::snapshots::SnapshotPart;
 use crate::world::{Event, World};
@@ -69,8 +70,8 @@ pub(crate) struct Node {
     owed: BTreeMap<u64, u64>, // entries that its log had and lost, by index with their terms
     has_new_rot: bool,        // in the log, since its process started
     has_rot: bool,            // in chunks or their index
-    has_nothing: bool,        // everything it had is gone
-    is_mapped: bool,          // its way of flushing
+    pub(crate) lives: Lives,
+    is_mapped: bool, // its way of flushing
     free_bytes: u64,
     is_full: bool,
     slow_until_us: u64,
@@ -101,7 +102,7 @@ impl Node {
             owed: BTreeMap::new(),
             has_new_rot: false,
             has_rot: false,
-            has_nothing: false,
+            lives: Lives::default(),
             is_mapped,
             free_bytes: FS_FREE_BYTES,
             is_full: false,
@@ -118,6 +119,11 @@ impl Node {
     /// What holds no promise on its disk: the world has damaged it.
     pub fn is_spoiled(&self) -> bool {
         self.has_rot || self.is_lost || self.group.is_damaged
+    }
+
+    /// Its log had these entries, and does not have them any more.
+    pub(crate) fn owe(&mut self, entries: impl IntoIterator<Item = (u64, u64)>) {
+        self.owed.extend(entries);
     }
 
     fn take_room(&mut self, bytes: u64) -> Result<(), DiskError> {
@@ -180,7 +186,8 @@ impl World {
         for core in 0..self.plan.cores {
             let address = Address { node: id, core: CoreId(core) };
             let entropy = [0; 4].map(|_: u64| self.random.draw());
-            let config = shard_config(&self.plan, address, &self.members, entropy);
+            let config =
+                ShardConfig { rejoin: node.lives.rejoins, ..shard_config(&self.plan, address, &self.members, entropy) };
             let tables = &node.cores[usize::from(core)].tables;
             let files = tables
                 .iter()
@@ -208,14 +215,15 @@ impl World {
         let is_joined = upto == 0 || node.durable.get(&upto) == chosen.get(&upto);
         let before: BTreeMap<u64, u64> =
             node.durable.range(upto + 1..).filter(|_| is_joined).map(|(&index, &term)| (index, term)).collect();
-        if !node.has_nothing && !heals {
+        if !node.lives.is_new && !heals {
             self.checks.started(id, &before, &durable);
         }
         if heals {
-            let gone = before.iter().filter(|(index, term)| durable.get(index) != Some(term));
-            node.owed.extend(gone.map(|(&index, &term)| (index, term)));
+            node.owe(before.into_iter().filter(|(index, term)| durable.get(index) != Some(term)));
         }
-        node.durable = durable;
+        if !node.lives.is_new {
+            node.durable = durable;
+        }
         (node.heals, node.has_new_rot) = (heals, false);
         node.process = Some(process);
         node.group.rounds.resize(logic::log::ROUNDS_BYTES as usize, 0);
@@ -234,8 +242,14 @@ impl World {
 
     /// Whether the node's log may be damaged: only as many may be at once as the others can do without.
     pub fn may_damage(&self, id: NodeId) -> bool {
-        let is_marked =
-            |node: &Node| node.is_lost || node.has_rot || node.group.is_damaged || node.is_torn() || node.heals;
+        let is_marked = |node: &Node| {
+            node.is_lost
+                || node.has_rot
+                || node.lives.lacks_copies
+                || node.group.is_damaged
+                || node.is_torn()
+                || node.heals
+        };
         let others = self.nodes.iter().filter(|(other, node)| **other != id && is_marked(node)).count();
         others < (self.nodes.len() - 1) / 2
     }
@@ -369,21 +383,6 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a known node");
         node.cores.iter_mut().for_each(|core| _ = core.rot_some_chunks(&mut self.random, 100));
         node.has_rot = true;
-    }
-
-    /// The node's log directory is gone, or everything it had; so is its process.
-    pub fn empty(&mut self, id: NodeId, is_all: bool) {
-        self.crash(id, Fault::Emptied);
-        let node = self.nodes.get_mut(&id).expect("a known node");
-        if is_all {
-            node.group = GroupDisk::default();
-            node.has_nothing = true;
-            node.cores.iter_mut().for_each(|core| *core = CoreDisk::default());
-        } else {
-            node.group.segments.clear();
-            node.group.rounds.clear();
-        }
-        node.group.is_damaged = true;
     }
 
     /// The process stands still for that long.

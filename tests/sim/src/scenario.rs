@@ -67,6 +67,8 @@ pub struct Done {
     pub lost_copies: u64,
     /// See `lost_copies`.
     pub damaged: u64,
+    /// Nodes that began a new life with a new directory.
+    pub rejoined: u64,
     /// Snapshots made or taken over.
     pub snapshots: u64,
     /// Logs that began anew behind a snapshot of another node.
@@ -102,6 +104,7 @@ enum Ending {
     Skew(NodeId),
     HangUp(ConnId),
     Holders,
+    Rejoin(NodeId),
     FirstTwin(Begin, u64),
     SecondTwin(Begin, u64),
 }
@@ -229,6 +232,9 @@ impl Run {
                 }
                 let is_all = self.weather.chance(50);
                 self.world.empty(node, is_all);
+                if self.weather.chance(70) {
+                    self.endings.push((end_us, Ending::Rejoin(node)));
+                }
             }
             Fault::ChangedFile => {
                 let sender = self.weather.within(0, self.senders.len() as u64) as usize;
@@ -339,6 +345,7 @@ impl Run {
             healed: self.world.healed,
             damaged: self.world.damaged,
             lost_copies: self.world.checks.lost,
+            rejoined: self.world.rejoined,
             snapshots: self.world.snapshots,
             caught_up: self.world.caught_up,
             simulated_us: self.world.now_us,
@@ -363,7 +370,7 @@ impl Run {
         self.world.rates = Rates::default();
         self.world.heal_network();
         self.world.heal_nodes();
-        self.endings.retain(|(_, ending)| matches!(ending, Ending::HangUp(_)));
+        self.endings.retain(|(_, ending)| matches!(ending, Ending::HangUp(_) | Ending::Rejoin(_)));
         let now_us = self.world.now_us;
         self.restarts.values_mut().for_each(|at_us| *at_us = now_us);
     }
@@ -455,6 +462,9 @@ impl Run {
                 continue;
             }
             match self.endings.swap_remove(at).1 {
+                Ending::Rejoin(node) => {
+                    self.world.rejoin(node);
+                }
                 Ending::Holders => self.world.cut_holders(false),
                 Ending::FirstTwin(begin, first) => {
                     let whole = fingerprint(first, begin.fingerprint.length);

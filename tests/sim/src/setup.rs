@@ -32,5 +32,6 @@ pub fn shard_config(plan: &Plan, address: Address, members: &[InitialMember], en
         upload_idle_us: plan.upload_idle_us,
         session_idle_ms: SESSION_IDLE_MS,
         scrub_pass_us: SCRUB_PASS_US,
+        rejoin: false,
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use crate::faults::{Fault, Mask};
+use crate::mutants;
 use crate::scenario::{Done, Limits, Run, plan};
 use crate::trace::LINES;
 
@@ -109,6 +110,9 @@ pub fn command(seed: u64, limits: Limits) -> String {
     }
     if limits.phases != Limits::FULL.phases {
         command.push_str(&format!(" --phases {}", limits.phases));
+    }
+    if limits.focus != mutants::focus(limits.mutant) {
+        command.push_str(&format!(" --focus {}", limits.focus));
     }
     if limits.mutant != Limits::FULL.mutant {
         command.push_str(&format!(" --mutant {}", limits.mutant.name()));

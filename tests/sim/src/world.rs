@@ -7,7 +7,7 @@ use logic::io::{Body, BodyRef, BufId, ConnId, Effect, Input};
 use logic::limits::TICK_US;
 use logic::shard::InitialMember;
 use proto::client::{ClientReply, ClientRequest};
-use proto::ids::{Address, CoreId, Fingerprint, ImageId, Incarnation, NodeId};
+use proto::ids::{Address, CoreId, Fingerprint, Holder, ImageId, Incarnation, NodeId};
 use proto::peer::{Lane, LeaderAnswer, PeerMessage};
 
 use crate::checks::Checks;
@@ -96,6 +96,7 @@ impl Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     pub from: Address,
+    pub incarnation: Incarnation,
     pub link: u64,
     pub lane: Lane,
     pub message: PeerMessage,
@@ -124,9 +125,10 @@ impl Disks<'_> {
         self.nodes[&at.node].cores[usize::from(at.core.0)].describe(image)
     }
 
-    /// Whether this world has damaged that node.
-    pub fn is_spoiled(&self, node: NodeId) -> bool {
-        self.nodes[&node].is_spoiled()
+    /// Whether this world has damaged that node since it became a holder.
+    pub fn is_spoiled(&self, holder: &Holder) -> bool {
+        let node = &self.nodes[&holder.address.node];
+        node.is_spoiled() || holder.incarnation < node.lives.incarnation
     }
 }
 
@@ -187,6 +189,8 @@ pub struct World {
     pub healed: u64,
     /// Images that came to a receiver without bytes, because nobody had them any more.
     pub damaged: u64,
+    /// Nodes that began a new life with a new directory.
+    pub rejoined: u64,
     /// Rounds of several sectors in the middle of which the power went.
     pub torn_rounds: u64,
     /// Snapshots made or taken over.
@@ -223,6 +227,7 @@ impl World {
             heard: Vec::new(),
             healed: 0,
             damaged: 0,
+            rejoined: 0,
             torn_rounds: 0,
             snapshots: 0,
             caught_up: 0,
@@ -285,10 +290,10 @@ impl World {
                 self.after(wait, Event::Tick { node, start });
             }
             Event::Input { to, input, start } => {
-                let Wire { from, link, message, facts, .. } = *input;
+                let Wire { from, incarnation, link, message, facts, .. } = *input;
                 let body = facts.map(|facts| self.new_body(to, facts));
                 let dropped = self.dropped(to).filter(|_| matches!(message, PeerMessage::Raft(_)));
-                self.input(to, Input::Peer { from, incarnation: Incarnation(1), link, message, body });
+                self.input(to, Input::Peer { from, incarnation, link, message, body });
                 if dropped.is_some() && dropped == self.dropped(to) {
                     self.checks.taken((to.node, start), from.node, link);
                 }
@@ -422,6 +427,7 @@ impl World {
     }
 
     fn check(&mut self, id: NodeId) {
+        self.note_begin(id);
         self.note_healing(id);
         let node = &self.nodes[&id];
         let Some(process) = &node.process else { return };
@@ -460,7 +466,7 @@ impl World {
                 }
                 Effect::Send { to, message, body, .. } if to == at => {
                     let body = body.map(|body| self.hold(at, body));
-                    let incarnation = Incarnation(1);
+                    let incarnation = self.nodes[&at.node].lives.incarnation;
                     inputs.push_back((at, Input::Peer { from: at, incarnation, link: 0, message, body }));
                 }
                 effect => self.effect(at, effect),
@@ -503,7 +509,8 @@ impl World {
             Effect::LogRead { ticket, segment, offset, length } => Done::LogRead { ticket, segment, offset, length },
             Effect::VoteWrite { ticket, sector } => Done::Vote { ticket, sector },
             Effect::IdentityWrite { ticket, bytes } => Done::Identity { ticket, bytes },
-            Effect::ClusterKnown { .. } | Effect::PeerAddress { .. } => return,
+            Effect::ClusterKnown { incarnation, .. } => return self.note_life(at.node, incarnation),
+            Effect::PeerAddress { .. } => return,
             // A log that cannot be read back ends the process; it then refuses to start.
             Effect::Fatal { .. } if self.nodes[&at.node].group.is_damaged => return self.crash(at.node, Fault::LogRot),
             Effect::Fatal { text } => panic!("{at} gave up: {text}"),

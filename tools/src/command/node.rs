@@ -71,6 +71,7 @@ fn configuration(arguments: NodeArguments) -> Result<NodeConfig, NodeError> {
             Flush::Direct => FlushChoice::Direct,
         }),
     );
+    config.rejoin = arguments.rejoin;
     config.check()?;
     // What is said about the directory later makes sense only with the whole path.
     if let Ok(absolute) = std::path::absolute(&config.data) {

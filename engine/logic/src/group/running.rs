@@ -8,16 +8,16 @@ use proto::peer::LeaderRequest;
 use proto::record::{Record, RecordBody};
 use proto::ring::Member;
 
-use super::cores_here;
 use super::incoming::Incoming;
 use super::snapshots::{Kept, Snapshots};
+use super::{FOR_GOOD, cores_here};
 use crate::admission::{Admission, LeaderDesk};
 use crate::consensus::{Audience, ManagerConfig, RaftManager, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, Membership};
 use crate::io::{CoreNote, Effect, Now};
 use crate::limits::{DOWN_US, INTENT_US};
-use crate::log::{Log, LogConfig, RecoverInput, SnapshotMark, StoreId};
+use crate::log::{Log, LogConfig, RecoverError, RecoverInput, SnapshotMark, StoreId};
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
 use crate::shard::{GroupStart, InitialMember, ShardConfig, StartError};
@@ -55,7 +55,7 @@ impl Running {
         mutant: Mutant,
     ) -> Result<Running, StartError> {
         let vote = match &start.vote {
-            Some([one, other]) => Vote::choose([one, other]).map_err(|error| StartError { text: error.to_string() })?,
+            Some([one, other]) => Vote::choose([one, other]).map_err(StartError::amnesia)?,
             None => None,
         };
         if let Some(vote) = vote.filter(|vote| (vote.node, vote.cluster) != (identity.node, membership.cluster)) {
@@ -63,7 +63,12 @@ impl Running {
                 "the vote file is that of node {} of cluster {}, this is node {} of cluster {}: restore this node's own",
                 vote.node.0, vote.cluster, identity.node.0, membership.cluster
             );
-            return Err(StartError { text });
+            return Err(StartError::new(text));
+        }
+        if vote.is_none() && membership.incarnation > Incarnation(1) {
+            return Err(StartError::amnesia(format!(
+                "term and vote are lost: the file is gone, and this node may have voted; {FOR_GOOD}"
+            )));
         }
         let mut vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
         let found = Found::read(start, membership.cluster, mutant);
@@ -92,7 +97,10 @@ impl Running {
                 again.push((index, payload.to_vec()));
             }
         })
-        .map_err(|error| StartError { text: error.to_string() })?;
+        .map_err(|error| match error {
+            RecoverError::Amnesia { .. } => StartError::amnesia(error),
+            _ => StartError::new(error),
+        })?;
         if let Some(error) = bad {
             return Err(error);
         }
@@ -130,7 +138,7 @@ impl Running {
         };
         let applied = state.applied();
         let log_before = log.bytes_behind(found.kept.last().map_or(LogIndex(0), |kept| kept.mark.index));
-        Ok(Running {
+        let running = Running {
             manager: RaftManager::new(manager_config, log, vote, applied),
             state,
             admission: Admission::new(mutant),
@@ -143,7 +151,11 @@ impl Running {
             cluster: membership.cluster,
             members: membership.members.iter().map(|member| member.node).collect(),
             mutant,
-        })
+        };
+        match running.replaced(identity.node, membership.incarnation) {
+            Some(text) => Err(StartError::amnesia(text)),
+            None => Ok(running),
+        }
     }
 
     pub(super) fn on_request(&mut self, cx: &mut Context<'_>, request: Request) {
@@ -273,6 +285,11 @@ impl Running {
             *audience = Audience::All;
         }
         self.admission.on_applied(cx.out, index, term, &outcome);
+        if outcome == Outcome::RingChanged
+            && let Some(text) = self.replaced(identity.node, identity.incarnation())
+        {
+            cx.out.push(Effect::Fatal { text });
+        }
         matches!(outcome, Outcome::Founded | Outcome::RingChanged)
     }
 
@@ -310,7 +327,7 @@ impl Running {
         let InitialMember { client_address, peer_address, .. } = me.clone();
         let body = LeaderRequest::Return {
             node: cx.me.node,
-            incarnation: known.incarnation,
+            incarnation: cx.view.incarnation,
             cores: config.cores,
             client_address,
             peer_address,
@@ -380,10 +397,10 @@ fn apply(state: &mut State, index: LogIndex, data: &[u8]) -> Result<Option<(Outc
         state.apply_empty(index);
         return Ok(None);
     }
-    let record = decode_record(data).map_err(|error| StartError {
-        text: format!(
+    let record = decode_record(data).map_err(|error| {
+        StartError::new(format!(
             "the committed entry {index} is no record this program knows ({error}); use the program that wrote it"
-        ),
+        ))
     })?;
     let outcome = state.apply(index, &record);
     Ok(Some((outcome, record)))

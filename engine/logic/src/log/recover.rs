@@ -222,7 +222,7 @@ pub enum RecoverError {
     /// The log is newer than term and vote.
     #[error(
         "entry {index} has term {entry_term}, but the vote file only knows term {vote_term}: term and vote are lost; \
-         restore the directory as it was; this version cannot take the node in again otherwise",
+         restore the directory as it was. If that cannot be, start the node with --rejoin: then it is taken in again",
         index = .index.0, entry_term = .entry_term.0, vote_term = .vote_term.0
     )]
     Amnesia {

@@ -114,6 +114,7 @@ impl State {
             image_bytes_max: self.image_bytes_max,
             log_time_ms: self.log_time_ms,
             ring: self.ring.clone(),
+            rejoined: self.rejoined.iter().map(|(&node, &nonce)| (node, nonce)).collect(),
         };
         self.frozen = Some(Box::new(Frozen {
             upto: self.applied,

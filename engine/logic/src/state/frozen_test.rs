@@ -83,9 +83,18 @@ impl Life {
                 let idle_since_ms = self.time_ms.saturating_sub(self.noise.below(3000));
                 self.apply(RecordBody::ExpireSessions { idle_since_ms });
             }
+            3 if self.noise.below(20) == 0 => self.begin_life(),
             2..8 => self.acknowledge(),
             _ => self.ready(),
         }
+    }
+
+    fn begin_life(&mut self) {
+        let (node, rejoin) = (NodeId(1), Some(u128::from(self.noise.below(u64::MAX))));
+        let incarnation = self.state.ring().member(node).map(|member| Incarnation(member.incarnation.0 + 1)).unwrap();
+        let (client_address, peer_address) = (String::new(), String::new());
+        let up = self.noise.below(2) == 0;
+        self.apply(RecordBody::RingChange { node, incarnation, cores: 1, up, client_address, peer_address, rejoin });
     }
 
     fn acknowledge(&mut self) {

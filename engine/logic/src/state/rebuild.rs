@@ -81,8 +81,10 @@ impl Rebuild {
 
     fn add_head(&mut self, head: Head) {
         self.has_head = true;
-        let Head { cluster, copies, image_bytes_max, log_time_ms, ring } = head;
-        self.state = State { cluster, copies, image_bytes_max, log_time_ms, ring, ..std::mem::take(&mut self.state) };
+        let Head { cluster, copies, image_bytes_max, log_time_ms, ring, rejoined } = head;
+        let rejoined = rejoined.into_iter().collect();
+        let before = std::mem::take(&mut self.state);
+        self.state = State { cluster, copies, image_bytes_max, log_time_ms, ring, rejoined, ..before };
     }
 
     fn add_inbox(&mut self, item: InboxItem) -> Result<(), BadSnapshot> {
@@ -171,10 +173,21 @@ impl Rebuild {
 #[cfg(test)]
 pub(super) fn picture(state: &State) -> String {
     let State {
-        cluster, copies, image_bytes_max, ring, clients, inboxes, sessions, readies, log_time_ms, applied, ..
+        cluster,
+        copies,
+        image_bytes_max,
+        ring,
+        rejoined,
+        clients,
+        inboxes,
+        sessions,
+        readies,
+        log_time_ms,
+        applied,
+        ..
     } = state;
     format!(
-        "{cluster:?} {copies} {image_bytes_max} {ring:?} {clients:?} {inboxes:?} {sessions:?} {readies:?} \
+        "{cluster:?} {copies} {image_bytes_max} {ring:?} {rejoined:?} {clients:?} {inboxes:?} {sessions:?} {readies:?} \
          {log_time_ms} {applied:?}"
     )
 }

@@ -76,7 +76,8 @@ fn unread(path: PathBuf) -> impl FnOnce(io::Error) -> NodeError {
 fn check_identity(dir: &DataDirView, path: &Path, bytes: &[u8]) -> Result<(), NodeError> {
     let identity = Identity::decode(bytes).map_err(|error| NodeError::Recovery {
         text: format!(
-            "{}: {error}; restore this file as it was. The other nodes go on without this one, as long as most run",
+            "{}: {error}; restore this file as it was. If that cannot be, start the node with --rejoin: then it is taken in \
+             again. The other nodes go on without this one, as long as most run",
             path.display()
         ),
     })?;

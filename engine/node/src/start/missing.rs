@@ -22,12 +22,17 @@ const AGAIN: Duration = Duration::from_secs(60);
 pub(super) type Reached = Rc<RefCell<BTreeSet<NodeId>>>;
 
 /// On core 0: speaks up until nobody is waited for.
-pub(super) async fn tell(core: Rc<Core>, members: Vec<InitialMember>, reached: Reached) {
+pub(super) async fn tell(core: Rc<Core>, members: Vec<InitialMember>, reached: Reached, rejoins: bool) {
     let mut wait = FIRST;
     loop {
         sleep(wait).await;
         let is_formed = core.belonging.get().cluster != ClusterId::UNKNOWN;
-        let Some(text) = words(&members, core.me.node, &reached.borrow(), is_formed) else { return };
+        let text = if rejoins && !is_formed {
+            Some("waiting for the leader to take this node in again: does a majority of the others run?".to_owned())
+        } else {
+            words(&members, core.me.node, &reached.borrow(), is_formed)
+        };
+        let Some(text) = text else { return };
         tracing::warn!("{text}");
         wait = AGAIN;
     }
@@ -50,7 +55,8 @@ fn words(members: &[InitialMember], own: NodeId, reached: &BTreeSet<NodeId>, is_
         true => Some(format!("waiting for a majority: no other voter is reached: {missing}")),
         false if there == other => Some(
             "the cluster is not formed although all members are reached: is the data directory of one of them not empty, or \
-             its list of members another one? See their logs"
+             its list of members another one? See their logs. A member whose directory is gone for good is taken in again with \
+             --rejoin"
                 .to_owned(),
         ),
         false => Some(format!(

@@ -157,8 +157,9 @@ impl<'a> Entry<'a> {
                 )
             }
             RecordBody::Acked { upto } => format!("acked {}", list(upto, acknowledged)),
-            RecordBody::RingChange { node, incarnation, up, .. } => {
-                format!("ring: {node} {incarnation} {}", if *up { "up" } else { "down" })
+            RecordBody::RingChange { node, incarnation, up, rejoin, .. } => {
+                let begins = if rejoin.is_some() { " begins with a new data directory" } else { "" };
+                format!("ring: {node} {incarnation}{begins} {}", if *up { "up" } else { "down" })
             }
             RecordBody::ExpireSessions { idle_since_ms } => format!("expire sessions idle since {idle_since_ms} ms"),
             RecordBody::Probe { payload } => format!("probe of {} bytes", payload.len()),
@@ -196,9 +197,9 @@ impl<'a> Entry<'a> {
             RecordBody::Acked { upto } => json!({
                 "upto": upto.iter().map(|(inbox, seq)| json!({ "inbox": inbox.0, "seq": seq.0 })).collect::<Vec<_>>(),
             }),
-            RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address } => json!({
+            RecordBody::RingChange { node, incarnation, cores, up, client_address, peer_address, rejoin } => json!({
                 "node": node.0, "incarnation": incarnation.0, "cores": cores, "up": up, "client": client_address,
-                "peer": peer_address,
+                "peer": peer_address, "rejoin": rejoin.map(|nonce| format!("{nonce:032x}")),
             }),
             RecordBody::ExpireSessions { idle_since_ms } => json!({ "idle_since_ms": idle_since_ms }),
             RecordBody::Probe { payload } => json!({ "payload_bytes": payload.len() }),
