@@ -73,6 +73,8 @@ impl Bench {
     /// Looks, starts node `who.0` of `who.1`, ends it, and looks again.
     pub fn run(&self, who: (u64, u64), random: &mut Random, damaged: FileKind) -> Result<Outcome, Problem> {
         let mut foreseen = verify(&self.data())?;
+        // A start that was killed may have removed what proves it.
+        let is_state_lost = foreseen.is_state_lost();
         let is_lone = who.1 == 1;
         let mut wrong = None;
         if random.percent(30) {
@@ -84,7 +86,7 @@ impl Bench {
             foreseen = after;
         }
         let ending = if random.percent(50) { Ending::Kill } else { Ending::Stop };
-        let seen = self.start(who, ending, foreseen.is_state_lost())?;
+        let seen = self.start(who, ending, is_state_lost)?;
         let after = verify(&self.data())?;
         let wrong = wrong
             .or_else(|| compare(&foreseen, &seen, damaged, is_lone))
