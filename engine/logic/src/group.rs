@@ -389,6 +389,7 @@ impl Group {
                 }
                 running.on_snapshot_tick(cx);
                 running.watch(cx, &self.heard_us, self.awake_us);
+                running.end_former_lives();
                 if is_due {
                     running.ask_to_return(cx, &self.config);
                 }

@@ -52,6 +52,8 @@ pub const FETCH_AGAIN_US: u64 = 500_000;
 pub const REPAIR_AFTER_US: u64 = 500_000;
 /// Images whose bytes are fetched again at once.
 pub const REPAIRS_MAX: usize = 8;
+/// Records that a leader looks through with a tick for holders of former lives.
+pub const FORMER_LOOKS_MAX: usize = 4096;
 /// Images that wait for it and are looked at with a tick.
 pub const REPAIR_LOOKS_MAX: usize = 256;
 /// Bytes of stored chunks that a core reads again with a tick, to see whether they are what was written.

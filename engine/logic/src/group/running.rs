@@ -16,7 +16,7 @@ use crate::consensus::{Audience, ManagerConfig, RaftManager, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityState, Membership};
 use crate::io::{CoreNote, Effect, Now};
-use crate::limits::{DOWN_US, INTENT_US};
+use crate::limits::{DOWN_US, FORMER_LOOKS_MAX, INTENT_US};
 use crate::log::{Log, LogConfig, RecoverError, RecoverInput, SnapshotMark, StoreId};
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
@@ -43,6 +43,8 @@ pub(super) struct Running {
     pub(super) incoming: Option<Incoming>,
     pub(super) cluster: ClusterId,
     pub(super) members: Vec<NodeId>,
+    former_from: Option<LogIndex>, // from which record on former lives of holders are looked for
+    found_former: bool,            // since the first record
     pub(super) mutant: Mutant,
 }
 
@@ -150,6 +152,8 @@ impl Running {
             incoming: None,
             cluster: membership.cluster,
             members: membership.members.iter().map(|member| member.node).collect(),
+            former_from: Some(LogIndex(0)),
+            found_former: false,
             mutant,
         };
         match running.replaced(identity.node, membership.incarnation) {
@@ -199,6 +203,7 @@ impl Running {
         }
         if after.serving && !self.was_serving {
             self.serving_since_us = cx.now.mono_us;
+            self.former_from = Some(LogIndex(0));
         }
         self.was_serving = after.serving;
         changed || before.leader != after.leader || before.role != after.role
@@ -285,6 +290,9 @@ impl Running {
             *audience = Audience::All;
         }
         self.admission.on_applied(cx.out, index, term, &outcome);
+        if outcome == Outcome::RingChanged {
+            self.former_from = Some(LogIndex(0));
+        }
         if outcome == Outcome::RingChanged
             && let Some(text) = self.replaced(identity.node, identity.incarnation())
         {
@@ -334,6 +342,18 @@ impl Running {
             applied: self.state.applied(),
         };
         cx.requests.ask(cx.me, cx.now, Purpose::Return, body, cx.out);
+    }
+
+    /// As leader: ends what former lives of nodes are still named for. Their bytes are gone with their directories.
+    pub(super) fn end_former_lives(&mut self) {
+        let Some(from) = self.former_from.filter(|_| self.manager.state().serving) else { return };
+        let (lost, next) = self.state.outlived(from, FORMER_LOOKS_MAX);
+        self.found_former |= lost.is_some();
+        if let Some(lost) = lost {
+            self.admission.propose(None, RecordBody::Lost(lost));
+        }
+        // One record makes one image damaged at most: looked through again until nothing is found.
+        self.former_from = next.or_else(|| std::mem::take(&mut self.found_former).then_some(LogIndex(0)));
     }
 
     /// As leader: ends sessions that nobody used for long.

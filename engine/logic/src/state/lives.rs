@@ -1,7 +1,8 @@
 //! Who is up, and in which life: changes of the ring.
 
-use proto::ids::{Incarnation, LogIndex, NodeId, RingEpoch};
-use proto::record::RecordBody;
+use proto::ids::{Holder, Incarnation, LogIndex, NodeId, RingEpoch};
+use proto::limits::LOST_MAX;
+use proto::record::{Lost, RecordBody};
 use proto::ring::{Member, Ring};
 
 use super::{Outcome, State};
@@ -47,6 +48,27 @@ impl State {
         }
     }
 
+    /// Of at most `count` records from `from` on with receivers that have not acknowledged: a holder whose life is over, and those
+    /// records that name it, at most `LOST_MAX`; and where to look on, if that was not all.
+    pub fn outlived(&self, from: LogIndex, count: usize) -> (Option<Lost>, Option<LogIndex>) {
+        let is_over = |holder: &&Holder| {
+            self.ring.member(holder.address.node).is_some_and(|member| holder.incarnation < member.incarnation)
+        };
+        let mut lost: Option<Lost> = None;
+        for (looked, (&index, ready)) in self.readies.range(from..).enumerate() {
+            if looked == count || lost.as_ref().is_some_and(|lost| lost.records.len() == LOST_MAX) {
+                return (lost, Some(index));
+            }
+            for holder in ready.holders.iter().filter(is_over) {
+                let lost = lost.get_or_insert_with(|| Lost { holder: *holder, records: Vec::new() });
+                if lost.holder == *holder {
+                    lost.records.push(index);
+                }
+            }
+        }
+        (lost, None)
+    }
+
     /// The nonce of the directory with which a node's present life began, if it was taken in again.
     pub fn rejoined_with(&self, node: NodeId) -> Option<u128> {
         self.rejoined.get(&node).copied()
@@ -56,8 +78,8 @@ impl State {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use proto::ids::ClusterId;
-    use proto::record::Record;
+    use proto::ids::{Address, ClusterId, CoreId, Fingerprint, ImageId, InboxId, Sequence, SessionId};
+    use proto::record::{Ready, Record};
 
     use super::*;
 
@@ -105,6 +127,47 @@ mod tests {
         check(&[(2, false, Some(5)), (2, false, Some(6))], (2, false, Some(5)));
         check(&[(2, false, Some(5)), (3, false, Some(6))], (3, false, Some(6)));
         check(&[(3, false, Some(5))], (1, true, None));
+    }
+
+    #[test]
+    fn holders_whose_life_is_over_are_found_until_records_end_them() {
+        let mut state = founded();
+        apply(&mut state, RecordBody::Register { name: "gallery".to_owned() });
+        apply(&mut state, RecordBody::OpenSession { sender: "camera".to_owned() });
+        let (inbox, session) = (InboxId(2), SessionId(3));
+        let holder = |node, life| Holder {
+            address: Address { node: NodeId(node), core: CoreId(0) },
+            incarnation: Incarnation(life),
+        };
+        for sequence in 1..=4 {
+            let holders =
+                if sequence == 3 { vec![holder(1, 1), holder(3, 1)] } else { vec![holder(1, 1), holder(2, 1)] };
+            apply(
+                &mut state,
+                RecordBody::Ready(Ready {
+                    image: ImageId { session, sequence: Sequence(sequence) },
+                    low_water: Sequence(1),
+                    fingerprint: Fingerprint { length: 1, checksum: sequence },
+                    name: "a".to_owned(),
+                    receivers: vec![inbox],
+                    holders,
+                }),
+            );
+        }
+        assert_eq!(state.outlived(LogIndex(0), 10), (None, None));
+        let (client_address, peer_address) = (String::new(), String::new());
+        let (node, incarnation, rejoin) = (NodeId(2), Incarnation(2), Some(5));
+        apply(
+            &mut state,
+            RecordBody::RingChange { node, incarnation, cores: 1, up: true, client_address, peer_address, rejoin },
+        );
+        let lost =
+            |records: &[u64]| Lost { holder: holder(2, 1), records: records.iter().map(|&i| LogIndex(i)).collect() };
+        assert_eq!(state.outlived(LogIndex(0), 2), (Some(lost(&[4, 5])), Some(LogIndex(6))));
+        assert_eq!(state.outlived(LogIndex(6), 2), (Some(lost(&[7])), None));
+        apply(&mut state, RecordBody::Lost(lost(&[4, 5, 7])));
+        assert_eq!(state.outlived(LogIndex(0), 10), (None, None));
+        assert_eq!(state.holders_of(LogIndex(4)), Some(&[holder(1, 1)][..]));
     }
 
     #[test]
