@@ -64,10 +64,10 @@ pub(crate) struct Home {
 #[derive(Debug)]
 struct Object {
     life: u64,
-    chunks: Vec<Chunk>,    // by number, without gap
+    chunks: Vec<Chunk>,     // by number, without gap
     before: Vec<Slot>, // found at start, of no claim, kept until the same bytes are whole again or a record claims them
     claims: Vec<LogIndex>, // records that name this core as holder
-    is_found: bool,    // bytes of a former life of this process: homes may rely on them of which this one does not know
+    may_be_relied_on: bool, // by homes of which this core does not know: found at start, or given up after they were told of them
     upload: Option<Box<Uploading>>,
     touched_us: u64,
 }
@@ -106,7 +106,7 @@ impl Home {
         // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
         for slots in found.chunk_by(|one, next| one.image == next.image) {
-            let mut object = Object { is_found: true, ..home.new_object(now_us) };
+            let mut object = Object { may_be_relied_on: true, ..home.new_object(now_us) };
             for (at, slot) in slots.iter().enumerate() {
                 let is_youngest = slots.get(at + 1).is_none_or(|next| next.chunk != slot.chunk);
                 if is_youngest && slot.chunk as usize == object.chunks.len() {
@@ -361,7 +361,7 @@ impl Home {
         object.claims.retain(|&claim| claim != index);
         if object.upload.is_some() {
             self.try_settle(cx, image);
-        } else if object.claims.is_empty() && !object.is_found {
+        } else if object.claims.is_empty() && !object.may_be_relied_on {
             self.drop_object(cx, image);
         } // Found bytes: a home may have been told of them for further receivers. They go when the image is finished.
     }
@@ -470,7 +470,7 @@ impl Home {
             .objects
             .open()
             .filter(|(_, object)| {
-                let idle_us = if object.is_found { idle_us.max(FOUND_IDLE_US) } else { idle_us };
+                let idle_us = if object.may_be_relied_on { idle_us.max(FOUND_IDLE_US) } else { idle_us };
                 object.claims.is_empty() && now_us >= object.touched_us.max(alone_us) + idle_us
             })
             .filter(|(_, object)| {
@@ -615,9 +615,9 @@ impl Home {
         if !object.claims.is_empty() {
             return self.settle(image);
         }
-        let (is_found, is_whole) = (object.is_found, object.before.is_empty());
+        let (may_be_relied_on, is_whole) = (object.may_be_relied_on, object.before.is_empty());
         self.cancel_others(cx, image);
-        match (is_found, is_whole) {
+        match (may_be_relied_on, is_whole) {
             (false, _) => self.drop_object(cx, image),
             (true, true) => self.settle(image),
             (true, false) => self.restore(cx, image, None),
@@ -655,7 +655,7 @@ impl Home {
             chunks: Vec::new(),
             before: Vec::new(),
             claims: Vec::new(),
-            is_found: false,
+            may_be_relied_on: false,
             upload: None,
             touched_us: now_us,
         }

@@ -6,7 +6,7 @@ use logic::shard::{Shard, ShardConfig, ShardStart, StartError};
 
 use crate::faults::{Fault, Mask};
 use crate::scenario::Limits;
-use crate::shrink::{Failure, try_run};
+use crate::shrink::{Failure, try_run, try_with};
 
 /// Seeds within which each mutant must be caught.
 pub const SEEDS_MAX: u64 = 400;
@@ -30,7 +30,6 @@ pub fn by_name(name: &str) -> Option<Mutant> {
 /// The faults without which a mutant would seldom do any harm: its seeds have them in every phase.
 pub fn focus(mutant: Mutant) -> Mask {
     Mask::of(match mutant {
-        Mutant::StoreOtherBytes => &[Fault::OtherBytes, Fault::Loss],
         Mutant::GatherDifferentBytes => &[Fault::Twins],
         Mutant::AckUnclamped => &[Fault::AckAhead],
         Mutant::TruncateRot | Mutant::TruncateUncertain | Mutant::VoteWhileHealing | Mutant::HealTooEarly => {
@@ -52,7 +51,12 @@ pub fn focus(mutant: Mutant) -> Mask {
 /// Runs seeds from `from` on until one catches the mutant, at most `seeds_max`.
 pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Option<Caught> {
     (from..from + seeds_max).enumerate().find_map(|(count, seed)| {
-        let failure = try_run(seed, Limits { mutant, focus: focus(mutant), ..Limits::FULL }).err()?;
+        let limits = Limits { mutant, focus: focus(mutant), ..Limits::FULL };
+        let failure = match mutant {
+            // With luck its victim waits for no longer than a whole run may take.
+            Mutant::StoreOtherBytes => try_with(seed, limits, |run| run.outlast_rival()).err()?,
+            _ => try_run(seed, limits).err()?,
+        };
         Some(Caught { seed, seeds: count as u64 + 1, failure })
     })
 }

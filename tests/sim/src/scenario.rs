@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use client::session::Routing;
 use logic::io::ConnId;
 use proto::client::{Begin, ClientReply};
-use proto::ids::{InboxId, NodeId};
+use proto::ids::{ImageId, InboxId, NodeId, Sequence};
+use proto::limits::UPLOAD_CREDIT_BYTES;
 
 use crate::book::{Book, Want};
 use crate::faults::{Counts, Fault, Mask, Phase, Rates};
@@ -495,6 +496,31 @@ impl Run {
             "{open} wants open; accepted and missing (image, receiver): {missing:?}; stored, settled {inboxes:?}; lost nodes {}",
             self.world.lost()
         )
+    }
+
+    /// Somebody has begun the next image of a sender with other bytes, and goes no further: its sender does not wait for that.
+    pub fn outlast_rival(&mut self) {
+        let want = Want { sender: 0, receivers: vec![0], length: 2 * UPLOAD_CREDIT_BYTES };
+        let first = self.book.want(want.clone());
+        self.send(first);
+        let (content, begin) = loop {
+            match self.senders[0].newest_begin() {
+                Some(begun) => break begun,
+                None => self.step(),
+            }
+        };
+        self.settle();
+        let image = ImageId { sequence: Sequence(begin.image.sequence.0 + 1), ..begin.image };
+        let rival = self.book.stray(content, self.world.now_us);
+        impostor(&mut self.world, Begin { image, ..begin }, rival);
+        self.pass(300_000);
+        let second = self.book.want(want);
+        self.send(second);
+        let deadline_us = self.world.now_us + 10_000_000;
+        while self.book.open() > 0 {
+            assert!(self.world.now_us < deadline_us, "kept waiting by other bytes: {}", self.report());
+            self.step();
+        }
     }
 
     /// Kills the leader with images under way and returns how long it took until all were accepted, in microseconds.

@@ -28,6 +28,11 @@ thread_local! {
 
 /// Runs a seed. A panic of any part, ours or raft's, is a violation.
 pub fn try_run(seed: u64, limits: Limits) -> Result<Done, Failure> {
+    try_with(seed, limits, |run| run.whole(seed, limits))
+}
+
+/// Does something in the world of a seed.
+pub fn try_with<T>(seed: u64, limits: Limits, does: impl FnOnce(&mut Run) -> T) -> Result<T, Failure> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         panic::set_hook(Box::new(|info| {
@@ -38,7 +43,7 @@ pub fn try_run(seed: u64, limits: Limits) -> Result<Done, Failure> {
     let mut run = None;
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let run = run.insert(Run::new(plan(seed, limits)));
-        run.whole(seed, limits)
+        does(run)
     }));
     result.map_err(|panic| {
         let trace = run.map(|mut run| run.world.trace.take()).unwrap_or_default();

@@ -207,6 +207,40 @@ fn a_start_that_finds_two_versions_of_an_image_keeps_both_until_a_record_names_o
     with(60_420_067, &faults.collect::<Vec<_>>(), 11);
 }
 
+/// The leader's log had no room for an image of which another home had counted a copy here; it went after an idle time of a second.
+#[test]
+fn a_copy_that_another_home_counts_stays_when_its_own_home_gives_up() {
+    use Fault::{
+        ClientBreak, ClientGone, ClockSkew, Clog, Duplicate, FullDisk, Isolate, Kill, LinkBreak, Loss, Overload,
+        Reorder, SlowDisk, Stop,
+    };
+    let faults = [
+        Loss,
+        Duplicate,
+        Reorder,
+        Clog,
+        LinkBreak,
+        Isolate,
+        Kill,
+        Stop,
+        SlowDisk,
+        FullDisk,
+        ClockSkew,
+        Overload,
+        ClientBreak,
+        ClientGone,
+    ];
+    with(9697, &faults, 8);
+}
+
+/// Whoever begins the next image of a sender with other bytes, and goes no further, does not keep that sender waiting.
+#[test]
+fn other_bytes_that_stop_half_way_keep_nobody_waiting() {
+    for seed in 1..=8 {
+        healthy(seed, 3).outlast_rival();
+    }
+}
+
 /// What clusters of five and of three, of one to three cores, do is planned by the seed.
 #[test]
 fn seeds_differ_in_the_size_of_their_cluster() {

@@ -60,6 +60,7 @@ impl Home {
             && (upload.is_told || upload.sources.iter().any(|source| !source.is_ingest && source.address != cx.me));
         if is_counted_on || matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
             // A record that this node has not applied yet may name it all the same. What is applied will tell.
+            object.may_be_relied_on |= is_counted_on;
             self.settle(image);
         } else if object.claims.is_empty() && object.before.is_empty() {
             self.drop_object(cx, image);
