@@ -58,6 +58,7 @@ pub(crate) struct Group {
     greeting_us: u64,                    // when the next greeting, or request to return, is due
     expiry_us: u64,                      // when the next look for ended sessions is due
     are_options_told: bool,              // those that the cluster has otherwise
+    is_replaced_told: bool,              // that its directory must not be used any more
     vote_found: Option<[VoteSector; 2]>, // at start
     mutant: Mutant,
 }
@@ -142,6 +143,7 @@ impl Group {
             greeting_us: 0,
             expiry_us: now.mono_us + EXPIRY_US,
             are_options_told: false,
+            is_replaced_told: false,
             vote_found: start.vote.clone(),
             mutant,
         };
@@ -197,12 +199,16 @@ impl Group {
         link: u64,
         message: PeerMessage,
     ) {
-        let is_former = |running: &Running| running.is_of_former_life(from.node, incarnation);
-        if from.node != cx.me.node
+        if let Phase::Running(running) = &mut self.phase
+            && from.node != cx.me.node
             && !matches!(message, PeerMessage::Bootstrap(_))
-            && self.running().is_some_and(is_former)
+            && running.is_of_former_life(from.node, incarnation, &message)
         {
-            return tracing::debug!(%from, %incarnation, "dropped a message of a former life");
+            tracing::debug!(%from, %incarnation, "dropped a message of a former life");
+            return self.tell_replaced(cx, from);
+        }
+        if self.is_replaced_told && matches!(message, PeerMessage::Raft(_)) {
+            return; // Meant for the directory that has taken the place of this one.
         }
         // A greeting is no sign of life: a node that lost its directory greets for ever, and must not stay anybody's home.
         if from.node != cx.me.node && !matches!(message, PeerMessage::Bootstrap(_)) {
@@ -253,6 +259,9 @@ impl Group {
                 let heard_us = self.heard_us.get(&node).copied().unwrap_or(0).max(self.awake_us);
                 let question = Question { node, nonce, replaces, cores, client_address, peer_address };
                 running.on_rejoin(cx, from, membership, question, heard_us);
+            }
+            (Phase::Running(_), PeerMessage::Bootstrap(peer::Bootstrap::Deferred { incarnation, .. })) => {
+                self.on_replaced(from.node, incarnation);
             }
             (Phase::Rejoining(rejoining), PeerMessage::Bootstrap(message)) => {
                 if let Some((membership, vote)) = rejoining.on_message(cx, from.node, message) {
@@ -485,6 +494,22 @@ impl Group {
         }
         for core in 0..self.config.cores {
             out.push(Effect::Tell { core: CoreId(core), note: CoreNote::ClaimsComplete });
+        }
+    }
+
+    /// To a directory that another one has taken the place of.
+    fn tell_replaced(&self, cx: &mut Context<'_>, to: Address) {
+        let member = self.running().and_then(|running| running.state.ring().member(to.node));
+        let Some(incarnation) = member.map(|member| member.incarnation) else { return };
+        let text = "another directory has taken the place of this one".to_owned();
+        cx.send(group_of(to.node), PeerMessage::Bootstrap(peer::Bootstrap::Deferred { incarnation, text }));
+    }
+
+    /// Nobody listens to this node any more: it takes no part, but no message of another node ends a process.
+    fn on_replaced(&mut self, from: NodeId, incarnation: Incarnation) {
+        if incarnation > self.identity.incarnation() && !std::mem::replace(&mut self.is_replaced_told, true) {
+            let text = rejoin::text_of_replaced(self.identity.node, incarnation, self.identity.incarnation());
+            tracing::error!(%from, "{text}");
         }
     }
 

@@ -134,3 +134,39 @@ fn the_only_voter_cannot_be_taken_in_again_by_anybody() {
     helio("", &[&arguments[..], &ports[..]].concat()).fails(5, "only voter");
     assert!(!data.exists());
 }
+
+#[test]
+fn a_directory_that_was_replaced_takes_no_part_any_more() {
+    let mut cluster = cluster();
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    let (victim, other) = (2, 3);
+    let (data, old, new) = (cluster.data_path(victim), cluster.folder().join("old"), cluster.folder().join("new"));
+    cluster.stop(victim).unwrap();
+    fs::rename(&data, &old).unwrap();
+    cluster.start_node_with(victim, &["--rejoin"]).unwrap();
+    wait_whole(&mut cluster, victim, 2);
+    send(&sender(&cluster), &mut ledger, "first", &["gallery"], 20_000);
+    cluster.stop(victim).unwrap();
+
+    fs::rename(&data, &new).unwrap();
+    fs::rename(&old, &data).unwrap();
+    cluster.start_node(victim).unwrap();
+    wait_said(&mut cluster, victim, "must not be used any more");
+    // It makes no majority with the one that is left.
+    cluster.kill(other).unwrap();
+    let nodes = cluster.client_addresses().join(",");
+    let file = cluster.folder().join("image");
+    fs::write(&file, b"an image").unwrap();
+    let ran = helio(&nodes, &["send", file.to_str().unwrap(), "--to", "gallery", "--timeout", "3"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    cluster.stop(victim).unwrap();
+
+    fs::rename(&data, &old).unwrap();
+    fs::rename(&new, &data).unwrap();
+    cluster.start_node(victim).unwrap();
+    cluster.start_node(other).unwrap();
+    wait_whole(&mut cluster, victim, 2);
+    receive_and_check(&cluster, &ledger, "gallery");
+    cluster.check_alive().unwrap();
+}

@@ -17,6 +17,7 @@
 //! - committed entries are handed out once each, in order, without gap;
 //! - nothing a peer sends can stop the process (`validate`).
 
+mod ahead;
 mod heal;
 mod snapshot;
 mod view;

@@ -10,9 +10,12 @@
 //! A question names the life that it replaces, so one that comes late replaces no later one; and the state remembers the
 //! nonce, so one that is repeated is answered again and changes nothing.
 
-use proto::ids::{Address, Incarnation, NodeId, Term};
+use std::collections::BTreeMap;
+
+use proto::codec::decode_record;
+use proto::ids::{Address, ClusterId, Incarnation, LogIndex, NodeId, Term};
 use proto::peer::{self, PeerMessage};
-use proto::record::RecordBody;
+use proto::record::{Record, RecordBody};
 
 use super::group_of;
 use super::running::Running;
@@ -95,7 +98,7 @@ impl Rejoining {
         &self,
         cx: &Context<'_>,
         leader: NodeId,
-        (cluster, incarnation, term): (proto::ids::ClusterId, Incarnation, Term),
+        (cluster, incarnation, term): (ClusterId, Incarnation, Term),
         members: &[(NodeId, u128, u16)],
     ) -> (Membership, Vote) {
         let nodes: Vec<NodeId> = members.iter().map(|&(node, _, _)| node).collect();
@@ -164,20 +167,65 @@ impl Running {
         cx.send(from, PeerMessage::Bootstrap(peer::Bootstrap::Deferred { incarnation, text }));
     }
 
-    /// Whether a message was sent in a life of its node that is over.
-    pub(super) fn is_of_former_life(&self, from: NodeId, incarnation: Incarnation) -> bool {
+    /// Whether a message was sent in a life of its node that is over, as far as this node's log knows. A vote or an
+    /// acknowledgement of such a life must not count even where the record that ended it is not applied yet.
+    pub(super) fn is_of_former_life(&mut self, from: NodeId, incarnation: Incarnation, message: &PeerMessage) -> bool {
         let known = self.state.ring().member(from).map_or(Incarnation(0), |member| member.incarnation);
-        incarnation < known.max(self.admission.life_of(from))
+        if incarnation < known.max(self.admission.life_of(from)) {
+            return true;
+        }
+        match message {
+            PeerMessage::Raft(message) if self.manager.looks_ahead_for(message) => {
+                let ahead = lives_in(&self.manager.ahead());
+                ahead.get(&from).is_some_and(|life| incarnation < *life)
+            }
+            _ => false,
+        }
     }
 
     /// Why this node cannot go on, if another directory has taken its place.
     pub(super) fn replaced(&self, node: NodeId, own: Incarnation) -> Option<String> {
         let known = self.state.ring().member(node).map(|member| member.incarnation)?;
-        (known > own).then(|| {
-            format!(
-                "node {node} was taken in again as {known} with another data directory; this one is of {own} and must not \
-                 be used any more: start the node with the other one"
-            )
-        })
+        (known > own).then(|| text_of_replaced(node, known, own))
+    }
+}
+
+/// The lives that begin with these records.
+fn lives_in(records: &[(LogIndex, Vec<u8>)]) -> BTreeMap<NodeId, Incarnation> {
+    let mut lives = BTreeMap::new();
+    for (_, data) in records.iter().filter(|(_, data)| !data.is_empty()) {
+        if let Ok(Record { body: RecordBody::RingChange { node, incarnation, rejoin: Some(_), .. }, .. }) =
+            decode_record(data)
+        {
+            lives.insert(node, incarnation);
+        }
+    }
+    lives
+}
+
+pub(super) fn text_of_replaced(node: NodeId, known: Incarnation, own: Incarnation) -> String {
+    format!(
+        "node {node} was taken in again as {known} with another data directory; this one is of {own} and must not be used any \
+         more: start the node with the other one"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::codec::encode_record;
+
+    use super::*;
+
+    #[test]
+    fn lives_that_begin_are_found_among_records_that_are_not_applied() {
+        let change = |node, incarnation, rejoin| {
+            let (client_address, peer_address) = (String::new(), String::new());
+            let (node, incarnation) = (NodeId(node), Incarnation(incarnation));
+            RecordBody::RingChange { node, incarnation, cores: 1, up: false, client_address, peer_address, rejoin }
+        };
+        let bodies = [change(1, 7, None), change(2, 2, Some(5)), change(2, 3, Some(6))];
+        let encode = |body| encode_record(&Record { time_ms: 1, body });
+        let records = [Vec::new()].into_iter().chain(bodies.map(encode)).map(|data| (LogIndex(1), data));
+        assert_eq!(lives_in(&records.collect::<Vec<_>>()), [(NodeId(2), Incarnation(3))].into());
     }
 }
