@@ -250,6 +250,7 @@ impl Home {
             chunks.remove(&number);
         }
         self.go_on(cx, image);
+        self.take_up(cx);
     }
 
     /// The leader noted what is lost, or could not.
@@ -257,12 +258,20 @@ impl Home {
         self.repairs.is_told = false;
     }
 
-    /// Takes up what waits, and tells the leader what is lost.
+    /// Goes on with what is late, takes up what waits, and tells the leader what is lost.
     pub(super) fn repair(&mut self, cx: &mut Context<'_>) {
         let busy: Vec<ImageId> = self.repairs.busy.iter().copied().collect();
         for image in busy {
             self.go_on(cx, image);
         }
+        self.take_up(cx);
+        if self.claims_complete && cx.view.contact {
+            self.tell_lost(cx);
+        }
+    }
+
+    /// Begins with those that wait, as many as may be under way.
+    fn take_up(&mut self, cx: &mut Context<'_>) {
         if !self.claims_complete || !cx.view.contact {
             return;
         }
@@ -282,7 +291,6 @@ impl Home {
                 None => {}
             }
         }
-        self.tell_lost(cx);
     }
 
     /// Does what is next for an image under repair.
