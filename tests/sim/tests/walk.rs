@@ -103,6 +103,23 @@ fn other_bytes_under_the_same_id_are_never_delivered() {
     }
 }
 
+#[test]
+fn a_node_that_lost_its_log_or_everything_is_taken_in_again_when_its_operator_says_so() {
+    for (seed, is_all) in (1..=10).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut run = healthy(seed, 3 + seed % 2 * 2);
+        run.submit(8);
+        run.settle();
+        let node = run.world.nodes()[1];
+        run.world.empty(node, is_all);
+        run.submit(4);
+        run.pass(1_000_000 + seed * 100_000);
+        assert!(run.world.rejoin(node) && !run.world.rejoin(node), "seed {seed}");
+        run.submit(4);
+        run.settle();
+        assert_eq!((run.world.rejoined, run.world.healed), (1, 1), "seed {seed}");
+    }
+}
+
 /// A node that lost everything greeted the others, which took that for life: it stayed home of its receivers for ever.
 #[test]
 fn a_node_that_lost_everything_is_passed_over() {
