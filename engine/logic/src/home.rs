@@ -15,6 +15,7 @@
 //! one slow holder does not hide behind another.
 
 mod claim;
+mod doubt;
 mod objects;
 mod refusal;
 mod repair;
@@ -58,6 +59,7 @@ pub(crate) struct Home {
     alone_us: u64, // when this core last lacked claims or a leader
     repairs: Repairs,
     scrub: Scrub,
+    is_looking: bool, // a chunk in doubt is being read
 }
 
 /// An image in the store.
@@ -65,7 +67,7 @@ pub(crate) struct Home {
 struct Object {
     life: u64,
     chunks: Vec<Chunk>,     // by number, without gap
-    before: Vec<Slot>, // found at start, of no claim, kept until the same bytes are whole again or a record claims them
+    before: Vec<Slot>, // found at start: of no claim until the same bytes are whole again, or in doubt beside those that count
     claims: Vec<LogIndex>, // records that name this core as holder
     may_be_relied_on: bool, // by homes of which this core does not know: found at start, or given up after they were told of them
     upload: Option<Box<Uploading>>,
@@ -102,6 +104,7 @@ impl Home {
             alone_us: now_us,
             repairs: Repairs::new(config.entropy[3]),
             scrub: Scrub::new(config.scrub_pass_us, now_us),
+            is_looking: false,
         };
         // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
@@ -433,6 +436,7 @@ impl Home {
         self.objects.rest_all();
         self.repair(cx);
         self.go_on_scrubbing(cx);
+        self.look_into_doubt(cx);
         let hopeless = self.chunks.take_hopeless(cx);
         self.refuse_for_space(cx, hopeless);
         let now_us = cx.now.mono_us;

@@ -21,6 +21,7 @@ pub mod outlook;
 mod requests;
 pub mod shard;
 pub mod snapshot;
+mod stages;
 pub mod state;
 pub mod store;
 mod subscriptions;

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod mutants;
 mod network;
 mod node;
+mod power;
 mod random;
 mod rejoin;
 mod repairs;

@@ -51,16 +51,6 @@ impl Home {
         self.free_other_versions(image);
         self.objects.rest(&image);
     }
-
-    /// Only one version of an image's bytes is ever named by records: those found of others are of no use.
-    fn free_other_versions(&mut self, image: ImageId) {
-        let Some(object) = self.objects.get_mut(&image) else { return };
-        if object.upload.is_none() && !object.claims.is_empty() {
-            for slot in std::mem::take(&mut object.before) {
-                self.chunks.free(slot.extent);
-            }
-        }
-    }
 }
 
 impl Object {

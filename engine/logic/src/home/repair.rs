@@ -145,6 +145,10 @@ impl Home {
         if !is_there {
             return;
         }
+        if self.objects.get_mut(&slot.image).is_some_and(|object| object.fall_back(slot)) {
+            return self.chunks.free(slot.extent);
+        }
+        let object = self.objects.get(&slot.image).expect("looked at above");
         let fingerprint = object.fingerprint();
         let fresh = || Repair::new(fingerprint, What::Chunks(BTreeSet::new()), cx.now.mono_us);
         let repair = self.repairs.of(slot.image, fresh);

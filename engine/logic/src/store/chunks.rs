@@ -40,6 +40,8 @@ pub(crate) enum ReadPurpose {
     Feed { to: Address, image: ImageId, offset: u64 },
     /// Nobody: to see whether it is what was written.
     Scrub { cost: u64 },
+    /// Nobody: to see which of several slots has the bytes.
+    Look { slot: Slot },
 }
 
 /// The chunk store of one core.

@@ -43,6 +43,12 @@ pub fn blocks_for(length: u32) -> u32 {
 }
 
 impl Slot {
+    /// Whether it says the same of the same chunk's payload.
+    pub fn has_bytes_of(&self, other: &Slot) -> bool {
+        let bytes = |slot: &Slot| (slot.image, slot.chunk, slot.length, slot.crc32, slot.crc64);
+        bytes(self) == bytes(other)
+    }
+
     /// The slot's bytes.
     pub fn encode(&self) -> [u8; SLOT_BYTES] {
         let mut bytes = [0u8; SLOT_BYTES];
