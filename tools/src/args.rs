@@ -293,6 +293,28 @@ pub enum LogCommand {
     Stat(LogArguments),
     /// What is damaged, why, and what the node will do at its next start
     Verify(VerifyArguments),
+    /// Do to the files of a stopped node what the node itself would do at its next start
+    Repair(RepairArguments),
+}
+
+/// `helio log repair`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What a start does by itself, without starting: files that were never finished are removed, chunk files and a ring of round \
+identifiers that were cut off get their length, a last round that was never finished is cut off and zeroed, and so is what is \
+damaged, once it is noted that entries are lost. Those come from the other nodes when the node runs. Snapshots that cannot be \
+read stay: the node removes them when it has made others. Without --yes nothing is written, and the exit code is that of `log \
+verify`; with it 0. A directory that the node would refuse is refused (14), and so is that of a running node (5).")]
+pub struct RepairArguments {
+    /// The data directory of a stopped node.
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Do it. Without, it is only said.
+    #[arg(long)]
+    pub yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `helio log verify`.

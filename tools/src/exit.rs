@@ -55,7 +55,7 @@ Exit codes:
    8  the node ended itself to keep a promise, e.g. after a failed sync
    9  no space on the cluster's disks, or its queues are full
   10  a local file is missing, empty, or cannot be read or written
-`log verify`, by the worst that it found:
+`log verify`, and `log repair` without --yes, by the worst that was found:
   11  the last round was never finished: the node drops it
   12  entries are missing that may have been acknowledged: the node heals
   13  entries that were durable are missing or damaged: the node heals; `snapshot inspect`: a snapshot is damaged

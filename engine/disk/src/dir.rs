@@ -306,6 +306,19 @@ impl DataDirView {
         Ok(segments_in(&self.log_dir())?.into_iter().map(|(segment, _)| segment).collect())
     }
 
+    /// Files that were never finished: a start removes them. Blocking.
+    pub fn unfinished(&self) -> io::Result<Vec<PathBuf>> {
+        let cores = (0..self.cores()).map(|core| self.core_dir(CoreId(core)));
+        let mut all = Vec::new();
+        for dir in [self.log_dir(), self.snapshots_dir()].into_iter().chain(cores) {
+            match unfinished(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => all.extend(found?),
+            }
+        }
+        Ok(all)
+    }
+
     /// The chunk files of a core that exist, ascending. Blocking.
     pub fn chunk_files(&self, core: CoreId) -> io::Result<Vec<FileId>> {
         Ok(numbered(&self.core_dir(core), "chk")?.into_iter().map(FileId).collect())

@@ -168,6 +168,11 @@ impl Group {
         }
     }
 
+    /// Whether the log is to be mended before anything else.
+    pub fn needs_mending(&self) -> bool {
+        self.running().is_some_and(|running| running.manager.needs_mending())
+    }
+
     /// How consensus stands, if it runs.
     pub fn standing(&self) -> Option<consensus::Standing> {
         self.running().map(|running| running.manager.state())

@@ -13,6 +13,7 @@ mod ingest;
 pub mod io;
 pub mod limits;
 pub mod log;
+pub mod mending;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]

@@ -138,7 +138,7 @@ pub fn rejoin(start: &GroupStart<'_>) -> Rejoin {
 }
 
 /// As little as files are judged by.
-fn config(node: NodeId, cores: u16) -> ShardConfig {
+pub(crate) fn config(node: NodeId, cores: u16) -> ShardConfig {
     ShardConfig {
         address: Address { node, core: CoreId(0) },
         cores,

@@ -19,6 +19,7 @@ mod links;
 mod mesh;
 mod pools;
 mod rejoin;
+pub mod repair;
 mod route;
 pub mod run;
 mod shard_loop;

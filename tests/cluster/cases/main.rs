@@ -15,6 +15,7 @@ mod inspector;
 mod majority;
 mod pauses;
 mod rejoin;
+mod repair;
 mod retries;
 mod setup;
 mod snapshots;

@@ -26,10 +26,11 @@ use self::segments::{Segment, segments};
 use crate::args::{DumpArguments, LogCommand};
 use crate::exit::{Cause, Failure};
 
-/// Dump, stat or verify.
+/// Dump, stat, verify or repair.
 pub fn run(command: &LogCommand) -> Result<(), Failure> {
     match command {
         LogCommand::Verify(arguments) => super::verify::run(arguments),
+        LogCommand::Repair(arguments) => super::repair::run(arguments),
         LogCommand::Dump(arguments) if arguments.follow => follow::run(arguments),
         LogCommand::Dump(arguments) => printed(dump(&segments(&arguments.path)?, arguments)),
         LogCommand::Stat(arguments) => printed(stat::stat(&segments(&arguments.path)?, arguments.json)),

@@ -6,6 +6,7 @@ pub mod inbox;
 pub mod log;
 pub mod node;
 pub mod register;
+pub mod repair;
 pub mod send;
 pub mod snapshot;
 pub mod status;

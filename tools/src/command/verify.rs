@@ -120,7 +120,7 @@ impl Look {
     }
 }
 
-fn cause(outlook: &Outlook) -> Option<Cause> {
+pub(super) fn cause(outlook: &Outlook) -> Option<Cause> {
     match outlook {
         Outlook::Begins | Outlook::Serves => None,
         Outlook::Drops(_) => Some(Cause::Torn),

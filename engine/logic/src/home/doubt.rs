@@ -131,7 +131,8 @@ mod tests {
         let start = ShardStart { files, free_bytes: 0, group: None };
         let mut shard = Shard::new(config, start, NOW, &mut effects).expect("nothing to refuse");
         let fingerprint = Fingerprint { length: u64::from(length), checksum: crc64(&BYTES) };
-        let claim = CoreNote::Claim { image: IMAGE, index: LogIndex(5), fingerprint, receivers: vec![Arc::from("ann")] };
+        let claim =
+            CoreNote::Claim { image: IMAGE, index: LogIndex(5), fingerprint, receivers: vec![Arc::from("ann")] };
         shard.step(NOW, Input::Core { from: CoreId(0), note: claim }, &mut effects);
         shard.step(NOW, Input::Tick, &mut effects);
         (shard, effects)

@@ -29,6 +29,11 @@ impl RaftManager {
         outlook::of_log(self.raw.store().judgement(), self.durability.healing())
     }
 
+    /// Whether the log is to be mended before anything else.
+    pub fn needs_mending(&self) -> bool {
+        self.raw.store().needs_mending()
+    }
+
     /// Figures of the log.
     pub fn log_stats(&self) -> LogStats {
         self.raw.store().stats()
