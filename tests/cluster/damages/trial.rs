@@ -84,6 +84,13 @@ impl Bench {
             wrong = compare_early(&foreseen, &after, &seen, is_lone)
                 .map(|wrong| format!("after an early kill: {wrong}: {}; before: {}", after.text, foreseen.text));
             foreseen = after;
+        } else if random.percent(30) {
+            let (code, text) = repair(&self.data())?;
+            let after = verify(&self.data())?;
+            wrong = compare_repaired(&foreseen, code, &after, is_lone).map(|wrong| {
+                format!("after `log repair --yes`: {wrong}: {text}{}; before: {}", after.text, foreseen.text)
+            });
+            foreseen = after;
         }
         let ending = if random.percent(50) { Ending::Kill } else { Ending::Stop };
         let seen = self.start(who, ending, is_state_lost)?;
@@ -234,6 +241,15 @@ pub fn verify(data: &Path) -> Result<Foreseen, Problem> {
     Ok(Foreseen { code: output.status.code().unwrap_or(-1), value, text })
 }
 
+/// Has `helio log repair` do what a start would. Exit code and output.
+fn repair(data: &Path) -> Result<(i32, String), Problem> {
+    let mut command = Command::new(HELIO);
+    command.args(["log", "repair", "--yes"]).arg(data).env_remove("RUST_LOG");
+    let output = command.output().map_err(problem("cannot run helio"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.code().unwrap_or(-1), text))
+}
+
 impl Foreseen {
     /// One word.
     pub fn judgement(&self) -> &str {
@@ -323,6 +339,18 @@ fn compare_after(foreseen: &Foreseen, after: &Foreseen, is_lone: bool) -> Option
     }
     let expected = may_follow(foreseen.judgement(), is_lone);
     (!expected.contains(&after.judgement())).then(|| format!("expected {expected:?}, found {:?}", after.judgement()))
+}
+
+/// What must hold of the directory after `log repair --yes`.
+fn compare_repaired(foreseen: &Foreseen, code: i32, after: &Foreseen, is_lone: bool) -> Option<String> {
+    let expected = if foreseen.judgement() == "refuses" { foreseen.code } else { 0 };
+    if code != expected {
+        return Some(format!("it ended with {code}"));
+    }
+    if after.judgement() == "torn" {
+        return Some("a last round that was never finished is still there".to_owned());
+    }
+    compare_after(foreseen, after, is_lone)
 }
 
 /// What must hold of the directory after a start that was killed at any moment.
