@@ -116,15 +116,17 @@ impl Snapshots {
     }
 
     /// A snapshot costs its own size; the log behind the last one is to be at least as large. Most of it is one item for each
-    /// undelivered image: when they were received, the next one is small.
+    /// undelivered image: when they were received, the next one is small, and so is to be the log that is kept. That reaches
+    /// back to the snapshot before the last, hence twice as far at most.
     fn is_due(&self, state: &State, manager: &RaftManager) -> bool {
         let newest = self.newest();
         let (index, bytes) = newest.map_or((LogIndex(0), 0), |kept| (kept.mark.index, kept.bytes));
         let shrunk = bytes.saturating_mul(items_of(state)).checked_div(self.items).unwrap_or(bytes);
-        let bytes = bytes.min(shrunk);
+        let worth = self.log_bytes.max(bytes.min(shrunk));
+        let behind = self.log_before + manager.log_bytes_written() - self.log_at;
         state.cluster() != ClusterId::UNKNOWN
             && state.applied() > index
-            && self.log_before + manager.log_bytes_written() - self.log_at >= self.log_bytes.max(bytes)
+            && (behind >= worth || manager.log_stats().entry_bytes >= 2 * worth)
     }
 
     fn begin(&mut self, state: &mut State, manager: &RaftManager) {
