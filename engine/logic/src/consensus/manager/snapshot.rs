@@ -23,11 +23,6 @@ impl RaftManager {
         self.raw.store().written_bytes()
     }
 
-    /// About how many bytes of the log lie behind that entry.
-    pub fn log_bytes_behind(&self, index: LogIndex) -> u64 {
-        self.raw.store().bytes_behind(index)
-    }
-
     /// Forgets the log up to `index`, which every snapshot that is kept has. Gives the first segment that is still needed,
     /// if there are some before it.
     pub fn compact(&mut self, index: LogIndex) -> Option<SegmentId> {
