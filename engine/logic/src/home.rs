@@ -108,8 +108,10 @@ impl Home {
         };
         // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
+        let mut objects = Vec::new();
         for slots in found.chunk_by(|one, next| one.image == next.image) {
             let mut object = Object { may_be_relied_on: true, ..home.new_object(now_us) };
+            object.chunks.reserve_exact(slots.len());
             for (at, slot) in slots.iter().enumerate() {
                 let is_youngest = slots.get(at + 1).is_none_or(|next| next.chunk != slot.chunk);
                 if is_youngest && slot.chunk as usize == object.chunks.len() {
@@ -120,8 +122,9 @@ impl Home {
                 }
             }
             object.shrink();
-            home.objects.insert(slots[0].image, object);
+            objects.push((slots[0].image, object));
         }
+        home.objects = Objects::found(objects);
         home
     }
 

@@ -21,6 +21,9 @@ impl Home {
         index: LogIndex,
         receivers: &[Arc<str>],
     ) {
+        if self.objects.claim_found(image, fingerprint, index) {
+            return;
+        }
         let Some(object) = self.objects.get_mut(&image) else {
             tracing::debug!(%image, %index, "a record names this core as holder of bytes that are not here");
             return self.lack(cx, (image, fingerprint), index);
@@ -74,10 +77,13 @@ impl Object {
 
     /// Of the chunks here, all of them durable.
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        sum_of(self.chunks.iter().map_while(|chunk| match chunk {
-            Chunk::Durable(slot) => Some(*slot),
+        let durable = self.chunks.iter().map_while(|chunk| match chunk {
+            Chunk::Durable(slot) => Some((u64::from(slot.length), slot.crc64)),
             Chunk::InFlight { .. } => None,
-        }))
+        });
+        let whole = durable.reduce(|(length, sum), (part, crc64)| (length + part, crc64_combine(sum, crc64, part)));
+        let (length, checksum) = whole.unwrap_or((0, CRC64_EMPTY));
+        Fingerprint { length, checksum }
     }
 }
 
