@@ -158,6 +158,51 @@ pub struct Load {
     pub gathered: u64,
 }
 
+/// The store of a core as its chunk files tell. Whoever has a thread to spare recovers it beside the group.
+pub struct RecoveredStore {
+    home: Home,
+}
+
+impl RecoveredStore {
+    /// Of files with `free_bytes` for more.
+    pub fn new(config: &ShardConfig, files: &[ChunkFileStart], free_bytes: u64, now: Now) -> RecoveredStore {
+        let tables: Vec<(FileId, &[u8])> = files.iter().map(|file| (file.file, file.table.as_slice())).collect();
+        let (space, slots) = Space::recover(&tables, free_bytes, config.reserve_bytes);
+        let chunks = Chunks::new(space, config.cache_bytes);
+        RecoveredStore { home: Home::new(chunks, slots, config, now.mono_us) }
+    }
+}
+
+/// The consensus group as its files tell.
+pub struct RecoveredGroup {
+    group: Group,
+    tickets: Tickets,
+}
+
+impl RecoveredGroup {
+    /// Of these files. `effects` receives what is to be done as soon as the shard is there.
+    pub fn new(
+        config: &ShardConfig,
+        start: &GroupStart<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Result<RecoveredGroup, StartError> {
+        RecoveredGroup::recover(config, start, now, effects, Mutant::None)
+    }
+
+    fn recover(
+        config: &ShardConfig,
+        start: &GroupStart<'_>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        mutant: Mutant,
+    ) -> Result<RecoveredGroup, StartError> {
+        let mut tickets = Tickets::default();
+        let group = Group::new(config.clone(), start, now, tickets.next(), effects, mutant)?;
+        Ok(RecoveredGroup { group, tickets })
+    }
+}
+
 impl Shard {
     /// Recovers from what is on disk. `effects` receives what is to be done at once.
     pub fn new(
@@ -188,27 +233,36 @@ impl Shard {
         effects: &mut Vec<Effect>,
         mutant: Mutant,
     ) -> Result<Shard, StartError> {
-        let me = config.address;
-        let first = if mutant.is(Mutant::RequestIdAgain) { 0 } else { config.entropy[3] };
-        assert_eq!(me.core == CoreId(0), start.group.is_some(), "core 0, and no other, has the group");
-        let tables: Vec<(FileId, &[u8])> = start.files.iter().map(|file| (file.file, file.table.as_slice())).collect();
-        let (space, slots) = Space::recover(&tables, start.free_bytes, config.reserve_bytes);
-        let chunks = Chunks::new(space, config.cache_bytes);
-        let home = Home::new(chunks, slots, &config, now.mono_us);
-        let mut tickets = Tickets::default();
         let group = match &start.group {
-            Some(group) => Some(Group::new(config, group, now, tickets.next(), effects, mutant)?),
+            Some(group) => Some(RecoveredGroup::recover(&config, group, now, effects, mutant)?),
             None => None,
+        };
+        let store = RecoveredStore::new(&config, &start.files, start.free_bytes, now);
+        Ok(Shard::assemble(&config, store, group, mutant))
+    }
+
+    /// Of what was recovered apart.
+    pub fn of(config: &ShardConfig, store: RecoveredStore, group: Option<RecoveredGroup>) -> Shard {
+        Shard::assemble(config, store, group, Mutant::None)
+    }
+
+    fn assemble(config: &ShardConfig, store: RecoveredStore, group: Option<RecoveredGroup>, mutant: Mutant) -> Shard {
+        let me = config.address;
+        assert_eq!(me.core == CoreId(0), group.is_some(), "core 0, and no other, has the group");
+        let first = if mutant.is(Mutant::RequestIdAgain) { 0 } else { config.entropy[3] };
+        let (group, tickets) = match group {
+            Some(RecoveredGroup { group, tickets }) => (Some(group), tickets),
+            None => (None, Tickets::default()),
         };
         let stages = Stages {
             clients: Clients::default(),
             ingest: Ingest::default(),
-            home,
+            home: store.home,
             delivery: Delivery::new(first),
             group,
             report_us: 0,
         };
-        Ok(Shard {
+        Shard {
             me,
             view: Arc::default(),
             suspects: Suspects::default(),
@@ -216,7 +270,7 @@ impl Shard {
             tickets,
             mutant,
             stages,
-        })
+        }
     }
 
     /// The leader that this core knows; node 0 if none.

@@ -7,10 +7,12 @@ pub(crate) use self::found::GroupFound;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
 use std::time::Duration;
 
 use disk::log_device::FlushMethod;
@@ -18,9 +20,9 @@ use disk::{ChunkFiles, DataDir, LogDevice, Repair, SmallFiles, SnapshotFiles};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
-use logic::io::{Effect, FileId, Input};
+use logic::io::{Effect, FileId, Input, Now};
 use logic::outlook::Forecast;
-use logic::shard::{Shard, ShardConfig, ShardStart};
+use logic::shard::{ChunkFileStart, RecoveredGroup, RecoveredStore, Shard, ShardConfig};
 use proto::error::Refusal;
 use proto::ids::{ClusterId, CoreId, Incarnation, NodeId};
 use proto::limits::NODES_MAX;
@@ -147,17 +149,17 @@ async fn recover(
     effects: &mut Vec<Effect>,
 ) -> Result<(Shard, Recovered), NodeError> {
     let core = config.address.core;
-    let chunk_files = ChunkFiles::load(dir, core).map_err(|error| NodeError::Data { text: error.to_string() })?;
-    let free_bytes = free_bytes(dir.view().path())?;
-    let found = (core == CoreId(0)).then(|| GroupFound::open(dir)).transpose()?;
-    let mut repairs: Vec<Repair> = chunk_files.iter().flat_map(|file| file.repairs.clone()).collect();
+    let now = clock.now();
+    let (store, group) = thread::scope(|scope| {
+        // Both take a second or more when a million images wait.
+        let store = scope.spawn(|| StoreFound::open(config, dir, now));
+        let group = (core == CoreId(0)).then(|| open_group(config, dir, now, effects)).transpose();
+        (store.join().unwrap_or_else(|panic| resume_unwind(panic)), group)
+    });
+    let (StoreFound { store, mut repairs, broken }, group) = (store?, group?);
+    let (found, group) = group.unzip();
     repairs.extend(found.iter().flat_map(GroupFound::repairs).cloned());
-    let broken = chunk_files.iter().filter(|file| !file.repairs.is_empty()).map(|file| file.start.file);
-    let broken: Vec<FileId> = broken.collect();
-    let files = chunk_files.into_iter().map(|file| file.start).collect();
-    let start = ShardStart { files, free_bytes, group: found.as_ref().map(GroupFound::start) };
-    let shard = Shard::new(config.clone(), start, clock.now(), effects)
-        .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
+    let shard = Shard::of(config, store, group);
     // Whoever refuses changes nothing: the files are mended only now.
     ChunkFiles::mend(dir, core, &broken).map_err(|error| NodeError::Data { text: error.to_string() })?;
     repairs.iter().for_each(|repair| tracing::warn!("repaired: {repair}"));
@@ -181,6 +183,39 @@ async fn recover(
         recovered.small = Some(SmallFiles::new(dir));
     }
     Ok((shard, recovered))
+}
+
+/// The chunk files of a core as found.
+struct StoreFound {
+    store: RecoveredStore,
+    repairs: Vec<Repair>,
+    broken: Vec<FileId>,
+}
+
+impl StoreFound {
+    /// Blocking.
+    fn open(config: &ShardConfig, dir: &DataDir, now: Now) -> Result<StoreFound, NodeError> {
+        let core = config.address.core;
+        let found = ChunkFiles::load(dir, core).map_err(|error| NodeError::Data { text: error.to_string() })?;
+        let repairs = found.iter().flat_map(|file| file.repairs.clone()).collect();
+        let broken = found.iter().filter(|file| !file.repairs.is_empty()).map(|file| file.start.file).collect();
+        let files: Vec<ChunkFileStart> = found.into_iter().map(|file| file.start).collect();
+        let store = RecoveredStore::new(config, &files, free_bytes(dir.view().path())?, now);
+        Ok(StoreFound { store, repairs, broken })
+    }
+}
+
+/// Blocking.
+fn open_group(
+    config: &ShardConfig,
+    dir: &DataDir,
+    now: Now,
+    effects: &mut Vec<Effect>,
+) -> Result<(GroupFound, RecoveredGroup), NodeError> {
+    let found = GroupFound::open(dir)?;
+    let group = RecoveredGroup::new(config, &found.start(), now, effects)
+        .map_err(|error| NodeError::Recovery { text: format!("{}: {}", dir.view().path().display(), error.text) })?;
+    Ok((found, group))
 }
 
 /// In the words of `helio log verify`.
