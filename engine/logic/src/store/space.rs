@@ -28,6 +28,7 @@ struct File {
 pub struct Space {
     files: BTreeMap<FileId, File>,
     creating: Option<FileId>,
+    lacking: bool, // no file has an extent as large as was asked for, however much is free in pieces
     refused: bool, // the last creation found no room; cleared when the filesystem has some again
     next_file: u64,
     next_birth: u64,
@@ -46,6 +47,7 @@ impl Space {
         let mut space = Space {
             files: BTreeMap::new(),
             creating: None,
+            lacking: false,
             refused: false,
             next_file: 1,
             next_birth: 1,
@@ -126,6 +128,7 @@ impl Space {
             self.free_blocks -= u64::from(blocks);
             return Some(Extent { file: id, block, blocks });
         }
+        self.lacking = true;
         None
     }
 
@@ -189,7 +192,7 @@ impl Space {
 
     /// The file to make now, if one is wanted: at most one at a time.
     pub fn take_wanted_file(&mut self) -> Option<FileId> {
-        let enough = self.free_blocks >= self.promised_blocks + u64::from(SPARE_BLOCKS);
+        let enough = !self.lacking && self.free_blocks >= self.promised_blocks + u64::from(SPARE_BLOCKS);
         let room = self.fs_free_bytes.saturating_sub(self.reserve()) >= FILE_BYTES;
         if self.creating.is_some() || self.refused || enough || !room {
             return None;
@@ -203,6 +206,7 @@ impl Space {
     pub fn on_file_created(&mut self, file: FileId, made: bool) {
         assert_eq!(self.creating.take(), Some(file), "a file that nobody asked for");
         if made {
+            self.lacking = false;
             self.add_file(file);
         } else {
             self.refused = true;
@@ -311,6 +315,20 @@ mod tests {
             space.free(extent);
         }
         assert_eq!(space.allocate(FILE_BLOCKS), Some(Extent { file: FileId(1), block: 0, blocks: FILE_BLOCKS }));
+    }
+
+    #[test]
+    fn room_in_small_pieces_does_not_keep_a_large_chunk_waiting() {
+        let table = vec![0u8; TABLE_BYTES];
+        let mut space = Space::recover(&[(FileId(1), &table)], FILE_BYTES, 0).0;
+        let extents: Vec<Extent> = (0..FILE_BLOCKS / 64).map(|_| space.allocate(64).expect("room")).collect();
+        extents.iter().step_by(2).for_each(|&extent| space.free(extent));
+        assert_eq!(space.take_wanted_file(), None, "half of the file is free");
+        assert_eq!(space.allocate(65), None, "in pieces of 64 blocks");
+        assert_eq!(space.take_wanted_file(), Some(FileId(2)));
+        space.on_file_created(FileId(2), true);
+        assert_eq!(space.allocate(65), Some(Extent { file: FileId(2), block: 0, blocks: 65 }));
+        assert_eq!(space.take_wanted_file(), None);
     }
 
     #[test]
