@@ -301,8 +301,7 @@ fn away(cluster: &mut Cluster, arguments: &BacklogArguments) -> Result<(), Strin
         count_max: Some(arguments.images),
     };
     load.run(&missed, |_| {}).map_err(text)?;
-    let own = processes(cluster);
-    let before = Snapshot::now(&own);
+    let before = Snapshot::now(&processes(cluster));
     let begin = Instant::now();
     cluster.start_node(victim).map_err(text)?;
     let over = Arc::new(AtomicBool::new(false));
@@ -329,7 +328,7 @@ fn away(cluster: &mut Cluster, arguments: &BacklogArguments) -> Result<(), Strin
     };
     over.store(true, Ordering::Relaxed);
     let committed = under_load.join().map_err(|_| "the load panicked".to_owned())??;
-    let machine = before.until(Snapshot::now(&own));
+    let machine = before.until(Snapshot::now(&processes(cluster)));
     let is_met = if level <= BAR_LEVEL { "met" } else { "NOT met" };
     println!(
         "bar: node {victim} missed {} records and is level after {level:.1} s <= {BAR_LEVEL:.0} s, beside {:.0} commits/s: {is_met} \
@@ -347,7 +346,7 @@ fn starts(cluster: &mut Cluster) -> Result<(), String> {
     cluster.stop_all().map_err(text)?;
     let mut slowest = 0.0f64;
     for number in cluster.numbers() {
-        let begin = Instant::now();
+        let (before, begin) = (Snapshot::now(&processes(cluster)), Instant::now());
         cluster.start_node(number).map_err(text)?;
         while cluster.status(number).is_err() {
             if begin.elapsed() > PATIENCE {
@@ -356,7 +355,9 @@ fn starts(cluster: &mut Cluster) -> Result<(), String> {
             thread::sleep(Duration::from_millis(10));
         }
         let seconds = begin.elapsed().as_secs_f64();
-        println!("node {number} serves {seconds:.2} s after its start");
+        let machine = before.until(Snapshot::now(&processes(cluster)));
+        let (own, others) = (round(machine.ours * 100.0), machine.others_percent());
+        println!("node {number} serves {seconds:.2} s after its start (own CPU {own}%, others {others})");
         slowest = slowest.max(seconds);
     }
     cluster.wait_ready(PATIENCE).map_err(text)?;
