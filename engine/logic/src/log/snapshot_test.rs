@@ -180,6 +180,26 @@ fn log_goes_on_behind_a_snapshot_of_another_node() {
     }
 }
 
+/// Killed after the old log was removed and before the first segment of the new one was made.
+#[test]
+fn log_that_begins_anew_behind_a_snapshot_and_has_no_segment_yet_is_clean() {
+    let (disk, _, content) = several_segments();
+    let last = content.len() as u64;
+    let (log, _) = disk.recover_with(u64::MAX, &[], Healing::Rot).unwrap();
+    let mut installed = log.install(mark(last + 5, 4));
+    let mut disk = disk;
+    disk.settle(&mut installed);
+    disk.segments.clear();
+    let (mut again, content) = disk.recover_with(u64::MAX, &[mark(last + 5, 4)], Healing::Whole).unwrap();
+    assert_eq!((again.judgement(), content.len()), (Judgement::Clean, 0));
+    disk.settle(&mut again);
+    for _ in 0..40 {
+        append_flushed(&mut disk, &mut again, 4, 100);
+    }
+    let (again, content) = disk.recover_with(u64::MAX, &[mark(last + 5, 4)], Healing::Whole).unwrap();
+    assert_eq!((again.judgement(), content.len()), (Judgement::Clean, 40));
+}
+
 #[test]
 fn log_without_anything_heals_from_nothing() {
     let (disk, _, _) = several_segments();

@@ -302,7 +302,10 @@ impl Behind {
         for record in rounds.records() {
             behind.signature_max = behind.signature_max.max(record.signature);
             behind.round_max = behind.round_max.max(record.round);
-            behind.prove(record.start, Proof::Identifier { round: record.round });
+            // The void ones of a log that began anew speak of a place before which there is nothing.
+            if !record.is_void() || record.durable > 0 {
+                behind.prove(record.start, Proof::Identifier { round: record.round });
+            }
             // A torn round whose kept entries were given an identifier when it was mended.
             if record.round == walk.round && record.end == walk.end {
                 behind.cut = false;
