@@ -48,15 +48,18 @@ struct Session {
     entries: VecDeque<InboxEntry>, // to be sent, in order, the first one perhaps in part
     pulled: InboxSeq,              // the last one asked of core 0 and received
     pulling: bool,
-    acked: InboxSeq,           // by the receiver
-    credit: u64,               // body bytes permitted in all
-    resume: (InboxSeq, u64),   // an image that the receiver has up to that byte
-    sent_bytes: u64,           // body bytes sent in all
-    head_sent: bool,           // of the first entry
-    sent_end: u64,             // bytes of the first entry that were sent
-    reading: BTreeSet<u64>,    // offsets of the first entry that were asked for, here or of a holder
-    read: BTreeMap<u64, Body>, // of the first entry, by offset, each with a hold
-    pause_until_us: u64,       // no holder could serve: wait
+    pulls: u64,                         // so far
+    question: Option<(RequestId, u64)>, // of the receiver, on its way, and the pulls before it
+    again: Option<RequestId>,           // to be asked once more
+    acked: InboxSeq,                    // by the receiver
+    credit: u64,                        // body bytes permitted in all
+    resume: (InboxSeq, u64),            // an image that the receiver has up to that byte
+    sent_bytes: u64,                    // body bytes sent in all
+    head_sent: bool,                    // of the first entry
+    sent_end: u64,                      // bytes of the first entry that were sent
+    reading: BTreeSet<u64>,             // offsets of the first entry that were asked for, here or of a holder
+    read: BTreeMap<u64, Body>,          // of the first entry, by offset, each with a hold
+    pause_until_us: u64,                // no holder could serve: wait
 }
 
 #[derive(Debug)]
@@ -94,6 +97,9 @@ impl Delivery {
             entries: VecDeque::new(),
             pulled: InboxSeq(0),
             pulling: false,
+            pulls: 0,
+            question: None,
+            again: None,
             acked: InboxSeq(0),
             credit,
             resume,
@@ -183,6 +189,24 @@ impl Delivery {
                 cx.reply(conn, ClientReply::Acked { inbox, upto });
             }
         }
+    }
+
+    /// A receiver asks something behind what it was told: it wants to know whether there is more.
+    pub fn on_question(&mut self, conn: ConnId, request: RequestId) {
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.question = Some((request, session.pulls));
+        }
+    }
+
+    /// The answer comes: whether core 0 was asked for more before the question, and the receiver has heard of all that came of
+    /// it. If not, the question is put once more with the next tick.
+    pub fn is_answered(&mut self, conn: ConnId, request: RequestId) -> bool {
+        let Some(session) = self.sessions.get_mut(&conn) else { return true };
+        let Some((_, pulls)) = session.question.take_if(|(asked, _)| *asked == request) else { return true };
+        let is_all_told = session.entries.is_empty() || session.head_sent;
+        let is_answered = pulls == session.pulls && is_all_told;
+        session.again = (!is_answered).then_some(request);
+        is_answered
     }
 
     /// The connection is gone.
@@ -296,6 +320,12 @@ impl Delivery {
             .collect();
         for request in late {
             self.on_fetch_failed(cx, request);
+        }
+        for (&conn, session) in &mut self.sessions {
+            if let Some(request) = session.again.take() {
+                session.question = Some((request, session.pulls));
+                cx.tell(CoreId(0), CoreNote::StatusAsk { conn, request });
+            }
         }
         let paused: Vec<ConnId> = self
             .sessions
@@ -520,6 +550,7 @@ impl Session {
             && !self.pulling
         {
             self.pulling = true;
+            self.pulls += 1;
             cx.tell(CoreId(0), CoreNote::InboxPull { inbox, conn, after: self.pulled });
         }
     }
@@ -534,3 +565,8 @@ impl Session {
         self.reading.clear();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "delivery_test.rs"]
+mod tests;

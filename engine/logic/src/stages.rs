@@ -88,7 +88,10 @@ impl Stages {
             ClientRequest::Probe { request, payload } => {
                 self.clients.ask(cx, conn, request, LeaderRequest::Probe { payload });
             }
-            ClientRequest::Status { request } => self.clients.ask_status(cx, conn, request),
+            ClientRequest::Status { request } => {
+                self.delivery.on_question(conn, request);
+                self.clients.ask_status(cx, conn, request);
+            }
             ClientRequest::Ping => cx.reply(conn, ClientReply::Pong),
             ClientRequest::Begin(begin) => self.ingest.on_begin(cx, conn, begin),
             ClientRequest::Chunk(head) => {
@@ -228,7 +231,7 @@ impl Stages {
                 self.delivery.on_entries(cx, &mut self.home, conn, entries);
             }
             CoreNote::StatusTold { conn, request, status } => {
-                if self.clients.knows(conn) {
+                if self.clients.knows(conn) && self.delivery.is_answered(conn, request) {
                     cx.reply(conn, ClientReply::Status { request, status });
                 }
             }
