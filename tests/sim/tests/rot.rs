@@ -1,7 +1,7 @@
 //! Logs and snapshots that go bad on disk while their node runs.
 
 use sim::mutants::Mutant;
-use sim::scenario::Run;
+use sim::scenario::{Limits, Run, plan};
 use sim::world::Plan;
 
 fn world(seed: u64, nodes: u64, segment_bytes: u32) -> Run {
@@ -21,6 +21,14 @@ fn world(seed: u64, nodes: u64, segment_bytes: u32) -> Run {
 fn a_leader_whose_log_rots_hands_over_and_is_whole_again_without_a_restart() {
     for seed in 1..=10 {
         world(seed, 3 + seed % 2 * 2, 1 << 20).log_of_leader_rots();
+    }
+}
+
+/// What catches the mutant `scrub-forgets-rot` holds without it, in the same world.
+#[test]
+fn worlds_that_catch_a_scrub_that_forgets_are_right_without_it() {
+    for seed in 1..=9 {
+        Run::new(plan(seed, Limits::FULL)).log_of_leader_rots();
     }
 }
 
