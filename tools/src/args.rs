@@ -105,7 +105,7 @@ is an error.
   flush                 \"auto\"                     how the log is synced: auto, direct, mmap
   upload_idle_seconds   3600              seconds  until an upload without progress is dropped
   session_idle_seconds  604800            seconds  until an unused session of a sender ends
-  scrub_seconds         86400             seconds  between two readings of all bytes; 0: never
+  scrub_seconds         86400             seconds  between two readings of all on disk; 0: never
   connections_max       4096                       of clients at a time
 
 `copies` (nodes that must have the bytes) and `image_bytes_max` count only when the cluster forms: it keeps them.

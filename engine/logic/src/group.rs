@@ -11,6 +11,7 @@ mod catch_up;
 mod incoming;
 mod rejoin;
 mod running;
+mod scrub;
 mod snapshots;
 mod status;
 
@@ -328,7 +329,7 @@ impl Group {
                 running.on_snapshot_finished(cx, ticket, result);
             }
             (Phase::Running(running), Input::SnapshotRead { ticket, result }) => {
-                running.snapshots.on_read(cx, ticket, result);
+                running.on_snapshot_read(cx, ticket, result);
             }
             (_, other) => panic!("a completion that nobody waits for: {other:?}"),
         }
@@ -395,6 +396,7 @@ impl Group {
             }
             Phase::Rejoining(rejoining) if is_due => rejoining.ask(cx, &self.config),
             Phase::Running(running) => {
+                running.go_on_scrubbing(cx);
                 running.manager.on_tick(cx.now);
                 if let Some((nonce, last, others)) = running.manager.heal_ask() {
                     for node in others {

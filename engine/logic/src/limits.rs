@@ -60,6 +60,10 @@ pub const REPAIR_LOOKS_MAX: usize = 256;
 pub const SCRUB_TICK_BYTES: u64 = 256 << 10;
 /// What a chunk costs of that at least.
 pub const SCRUB_CHUNK_BYTES_MIN: u64 = 16 << 10;
+/// Bytes of the log and of snapshots that core 0 reads again with a tick, for the same reason.
+pub const SCRUB_GROUP_TICK_BYTES: u32 = 256 << 10;
+/// What is read of the log for it at once; more where one entry is longer.
+pub const SCRUB_LOG_BYTES: u32 = 64 << 10;
 /// Chunk reads that one core serves to other homes at once.
 pub const FETCHES_MAX: usize = 64;
 /// Chunks waiting for a chunk file to be made.
@@ -92,6 +96,8 @@ pub const SNAPSHOT_PINNED_US: u64 = 10_000_000;
 pub const SNAPSHOT_TICK_BYTES: u64 = 2 << 20;
 /// When there was no room for a snapshot, another is begun after this long.
 pub const SNAPSHOT_AGAIN_US: u64 = 10_000_000;
+/// Ticks that a leader whose log went bad on its disk waits until it hands leadership over again, to another one.
+pub const HAND_OVER_TICKS: u32 = 40;
 /// Parts of snapshots that a node reads for others at once; more are asked for again.
 pub const SNAPSHOT_READS_MAX: usize = 8;
 /// A part of a snapshot that did not come is asked for again after this long.

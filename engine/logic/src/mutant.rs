@@ -63,6 +63,8 @@ mutants! {
     SnapshotForgetsImages = "snapshot-forgets-images",
     /// Recovery leaps over any bad place to the next intact entry, whether a snapshot has what is missing or not (P1, P4).
     LeapOverRot = "leap-over-rot",
+    /// What the scrub finds rotten in the log is not made good: the next start finds it (P4).
+    ScrubForgetsRot = "scrub-forgets-rot",
     /// A node that goes on behind a snapshot of another does not tell its cores which bytes they are to keep (P1).
     InstallForgetsClaims = "install-forgets-claims",
     /// Recovery applies all that is in the log, not only what it knows to be committed (P2).

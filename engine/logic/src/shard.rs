@@ -56,7 +56,7 @@ pub struct ShardConfig {
     pub upload_idle_us: u64,
     /// Sessions unused for this long (log time) end.
     pub session_idle_ms: u64,
-    /// All stored chunks are read again every so often, at the soonest; 0 for never.
+    /// All stored chunks, the log and the snapshots are read again every so often, at the soonest; 0 for never.
     pub scrub_pass_us: u64,
     /// A node without cluster asks to be taken in again under a new incarnation, instead of waiting for the initial members.
     pub rejoin: bool,

@@ -129,7 +129,7 @@ pub struct NodeConfig {
     /// Sessions unused for this long end.
     #[serde(default = "session_idle_default")]
     pub session_idle_seconds: u64,
-    /// All stored image bytes are read again this often, at the soonest; 0 for never.
+    /// All stored image bytes, the log and the snapshots are read again this often, at the soonest; 0 for never.
     #[serde(default = "scrub_default")]
     pub scrub_seconds: u64,
     /// Client connections at a time; more are closed as they come.

@@ -1,4 +1,5 @@
-//! Logs rot while their node is down: it takes what it lost from the others, and is a full member again by itself.
+//! Logs rot. A node that was down takes what it lost from the others, and is a full member again by itself; one that runs is
+//! whole again without a restart.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -6,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use client::{Routing, Sender};
 use cluster::{Cluster, Ledger, Problem};
 
-use crate::setup::{PATIENCE, cluster, helio, receive_and_check, register, send};
+use crate::setup::{PATIENCE, cluster, cluster_with, helio, receive_and_check, register, send};
 
 /// Flips a bit of the node's log, at so many thousandths of what is used of its last segment.
 fn rot(cluster: &Cluster, number: u64, thousandths: usize) {
@@ -67,6 +68,38 @@ fn a_node_with_a_rotten_log_heals_and_is_needed_for_the_next_majority() {
         cluster.start_node(other).unwrap();
         cluster.wait_ready(PATIENCE).unwrap();
     }
+    receive_and_check(&cluster, &ledger, "gallery");
+    cluster.check_alive().unwrap();
+}
+
+#[test]
+fn a_leader_whose_log_rots_while_it_runs_hands_over_and_has_nothing_to_heal_afterwards() {
+    let mut cluster = cluster_with(&["scrub_seconds = 1"]);
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    for image in 0..20 {
+        send(&sender(&cluster), &mut ledger, &format!("before-{image}"), &["gallery"], 2000);
+    }
+    let victim = cluster.wait_leader(PATIENCE).unwrap().0;
+    rot(&cluster, victim, 500);
+    let hands_over = |cluster: &mut Cluster| match cluster.status(victim)? {
+        status if status.leader.0 == victim || status.leader.0 == 0 => Err(Problem(format!("{status:?}"))),
+        _ => Ok(()),
+    };
+    cluster.wait_for("another one to lead", PATIENCE, hands_over).unwrap();
+    for image in 0..20 {
+        send(&sender(&cluster), &mut ledger, &format!("afterwards-{image}"), &["gallery"], 2000);
+    }
+    let is_whole = |cluster: &mut Cluster| {
+        let tail = cluster.log_tail(victim, 200);
+        if tail.contains("the log is whole again") { Ok(()) } else { Err(Problem(tail)) }
+    };
+    cluster.wait_for("the log to be whole again", PATIENCE, is_whole).unwrap();
+    cluster.stop(victim).unwrap();
+    helio("", &["log", "verify", cluster.data_path(victim).to_str().unwrap()]).ok();
+    cluster.start_node(victim).unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    assert!(!cluster.log_tail(victim, 200).contains("the log lost entries"));
     receive_and_check(&cluster, &ledger, "gallery");
     cluster.check_alive().unwrap();
 }

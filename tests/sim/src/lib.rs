@@ -17,6 +17,7 @@ mod power;
 mod random;
 mod rejoin;
 mod repairs;
+mod rot;
 pub mod scenario;
 mod setup;
 pub mod shrink;

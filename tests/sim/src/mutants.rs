@@ -53,6 +53,7 @@ pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Option<Caught> {
     (from..from + seeds_max).enumerate().find_map(|(count, seed)| {
         let limits = Limits { mutant, focus: focus(mutant), ..Limits::FULL };
         let failure = match mutant {
+            Mutant::ScrubForgetsRot => try_with(seed, limits, |run| run.log_of_leader_rots()).err()?,
             // With luck its victim waits for no longer than a whole run may take.
             Mutant::StoreOtherBytes => try_with(seed, limits, |run| run.outlast_rival()).err()?,
             _ => try_run(seed, limits).err()?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use logic::consensus::Standing;
 use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, SegmentId, Ticket};
 use logic::limits::TICK_US;
 use logic::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
@@ -11,7 +12,7 @@ use proto::ids::{Address, CoreId, LogIndex, NodeId};
 use crate::clock::Clock;
 use crate::disk::{CoreDisk, Facts, GroupDisk, Tear, empty_table};
 use crate::faults::Fault;
-use crate::mutants::start_shard;
+use crate::mutants::{Mutant, start_shard};
 use crate::rejoin::Lives;
 use crate::setup::shard_config;
 use crate::snapshots::SnapshotPart;
@@ -171,6 +172,27 @@ impl World {
         let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
         let config = shard_config(&self.plan, Address { node: id, core: CoreId(0) }, &self.members, [0; 4]);
         start_shard(config, start, Now::default(), &mut Vec::new(), self.plan.mutant).err().map(|error| error.text)
+    }
+
+    /// How consensus stands at a node, if it runs.
+    pub fn standing(&self, id: NodeId) -> Option<Standing> {
+        self.nodes[&id].process.as_ref()?[0].shard.standing()
+    }
+
+    /// Whether a process that starts with what is on the node's disk now has to heal.
+    pub fn would_heal(&self, id: NodeId) -> bool {
+        let group = &self.nodes[&id].group;
+        let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
+        let config = shard_config(&self.plan, Address { node: id, core: CoreId(0) }, &self.members, [0; 4]);
+        let shard = start_shard(config, start, Now::default(), &mut Vec::new(), Mutant::None);
+        // A lone one refuses.
+        shard.map_or(true, |shard| shard.standing().is_some_and(|standing| standing.healing))
+    }
+
+    /// How many of a node's snapshots are good, and how many are not.
+    pub fn snapshots_of(&self, id: NodeId) -> (usize, usize) {
+        let group = &self.nodes[&id].group;
+        group.read_vote().map_or((0, 0), |vote| group.snapshots.count(vote.cluster))
     }
 
     /// Starts the process of a node. `false` if it refuses because its log or vote is damaged: then the others would have

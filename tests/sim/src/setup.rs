@@ -14,7 +14,7 @@ pub const SESSION_IDLE_MS: u64 = 7 * 24 * 3_600_000;
 /// Bytes of recent chunks a core keeps.
 pub const CACHE_BYTES: u64 = 4 << 20;
 
-/// All stored chunks are read again this often.
+/// All stored chunks, the log and the snapshots are read again this often.
 const SCRUB_PASS_US: u64 = 10_000_000;
 
 /// The configuration of one core.

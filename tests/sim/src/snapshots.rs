@@ -72,6 +72,12 @@ impl SnapshotDisk {
         self.whole.iter().rev().find(|(_, bytes)| is_good(bytes)).map_or(0, |(index, _)| index.0)
     }
 
+    /// How many can be read, and how many cannot.
+    pub fn count(&self, cluster: ClusterId) -> (usize, usize) {
+        let good = self.whole.values().filter(|bytes| load(bytes, cluster).is_ok()).count();
+        (good, self.whole.len() - good)
+    }
+
     /// Garbage in some of them. Whether there was one.
     pub fn rot(&mut self, random: &mut Random) -> bool {
         let mut is_hit = false;

@@ -12,7 +12,7 @@ use proto::peer::{Lane, LeaderAnswer, PeerMessage};
 
 use crate::checks::Checks;
 use crate::disk::Facts;
-use crate::faults::{Counts, Fault, Rates};
+use crate::faults::{Counts, Rates};
 use crate::mutants::Mutant;
 use crate::network::Network;
 use crate::node::{Done, Node};
@@ -511,8 +511,6 @@ impl World {
             Effect::IdentityWrite { ticket, bytes } => Done::Identity { ticket, bytes },
             Effect::ClusterKnown { incarnation, .. } => return self.note_life(at.node, incarnation),
             Effect::PeerAddress { .. } => return,
-            // A log that cannot be read back ends the process; it then refuses to start.
-            Effect::Fatal { .. } if self.nodes[&at.node].group.is_damaged => return self.crash(at.node, Fault::LogRot),
             Effect::Fatal { text } => panic!("{at} gave up: {text}"),
         };
         self.begin(at, done);

@@ -19,6 +19,7 @@
 
 mod ahead;
 mod heal;
+mod rot;
 mod snapshot;
 mod view;
 
@@ -44,6 +45,8 @@ use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
 use crate::log::{FetchId, Log};
 use crate::mutant::Mutant;
 use crate::vote::{Healing, Vote};
+
+use self::rot::HandOver;
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
 pub const TICKET_SPACE: u64 = 1 << 62;
@@ -121,8 +124,10 @@ pub struct RaftManager {
     // Reads for lagging followers; the log bounds how many.
     fetches: BTreeMap<Ticket, FetchId>,
     prepare_again_ticks: u32,
-    // The process must end; said once.
-    fatal: Option<String>,
+    // The read of the scrub, and how much more of it may begin in this tick.
+    scrub_ticket: Option<Ticket>,
+    scrub_bytes: u32,
+    hand_over: HandOver,
     // Handed out by raft, not yet taken. Consecutive; ends at `handed`.
     committed: Vec<Committed>,
     // applied <= handed <= what raft knows to be committed
@@ -179,7 +184,9 @@ impl RaftManager {
             flight: None,
             fetches: BTreeMap::new(),
             prepare_again_ticks: 0,
-            fatal: None,
+            scrub_ticket: None,
+            scrub_bytes: 0,
+            hand_over: HandOver::default(),
             committed: Vec::new(),
             handed: applied,
             applied,
@@ -228,6 +235,7 @@ impl RaftManager {
         if self.healing.as_ref().is_some_and(|patient| !patient.may_elect(self.extent(), self.extent())) {
             return; // Time makes a follower campaign, and nothing else.
         }
+        let is_rotten = self.rotten_upto().is_some(); // Others are to lead.
         let raft = &mut self.raw.raft;
         let stand = (raft.term, raft.state);
         if self.timeout_of != Some(stand) {
@@ -236,8 +244,10 @@ impl RaftManager {
             self.timeout_of = Some(stand);
         }
         // raft draws its own at each change of role; that one must never come to count.
-        raft.set_randomized_election_timeout(self.timeout);
+        let longest = self.election_ticks.1 as usize - 1;
+        raft.set_randomized_election_timeout(if is_rotten { longest } else { self.timeout });
         self.raw.tick();
+        self.hand_over_if_rotten();
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
             // It has just campaigned: two nodes that did at the same time must not meet again and again.
@@ -259,7 +269,7 @@ impl RaftManager {
             return;
         }
         let mut message = message;
-        if self.healing.is_some() && !self.takes_while_healing(&mut message) {
+        if !self.takes_while_rotten(&message) || !self.takes_while_healing(&mut message) {
             self.dropped.stale += 1;
             return;
         }
@@ -411,11 +421,14 @@ impl RaftManager {
 
     /// Completion of a `LogRead` of this manager.
     pub fn on_log_read(&mut self, ticket: Ticket, result: Result<Vec<u8>, DiskError>) {
-        let fetch = self.fetches.remove(&ticket).expect("the read was asked for");
-        match self.raw.mut_store().on_fetched(fetch, result.as_deref().map_err(|error| *error)) {
-            Ok(contexts) => contexts.into_iter().for_each(|context| self.raw.on_entries_fetched(context)),
-            Err(error) => self.fatal = Some(format!("the log cannot be read back: {error}")),
+        let bytes = result.as_deref().map_err(|error| *error);
+        if self.scrub_ticket == Some(ticket) {
+            return self.on_scrub_read(bytes);
         }
+        let fetch = self.fetches.remove(&ticket).expect("the read was asked for");
+        // What cannot be read back is remembered by the log; whoever lacks it waits for a snapshot.
+        let contexts = self.raw.mut_store().on_fetched(fetch, bytes).unwrap_or_default();
+        contexts.into_iter().for_each(|context| self.raw.on_entries_fetched(context));
     }
 
     /// Not while the torn end of the log is being repaired, and not while the disk is so far behind that nothing more may
@@ -535,9 +548,6 @@ impl RaftManager {
 
     /// Starts what the disk may do now.
     fn ask_disk(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(text) = self.fatal.take() {
-            effects.push(Effect::Fatal { text });
-        }
         self.write_vote(effects);
         if self.durability.may_flush()
             && let Some(flush) = self.raw.mut_store().take_flush()
@@ -556,6 +566,7 @@ impl RaftManager {
             let (segment, offset, length) = (fetch.segment, fetch.offset, fetch.length);
             effects.push(Effect::LogRead { ticket, segment, offset, length });
         }
+        self.ask_scrub(effects);
     }
 
     fn write_vote(&mut self, effects: &mut Vec<Effect>) {

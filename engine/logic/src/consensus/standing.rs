@@ -24,6 +24,8 @@ pub struct Standing {
     pub serving: bool,
     /// Whether its log lost entries and does not have everything again: it follows, and neither votes nor campaigns.
     pub healing: bool,
+    /// Whether its log went bad on its disk while it runs, and no snapshot stands for that yet: another node is to lead.
+    pub rotten: bool,
 }
 
 /// Messages of peers that were not stepped, since the start.

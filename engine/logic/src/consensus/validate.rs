@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use proto::ids::{LogIndex, NodeId, Term};
 use proto::limits::{RAFT_ENTRIES_MAX, RAFT_MESSAGE_BYTES_MAX};
 use proto::peer::RaftMessage;
-use raft::StateRole;
 use raft::eraftpb::MessageType;
+use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use super::convert;
 use crate::limits::POSITION_START_MAX;
@@ -194,6 +194,7 @@ pub fn check(message: &RaftMessage, came: NodeId, facts: &Facts<'_>) -> Result<(
             check_term_of_index(message.index, message.log_term)?;
             check_entries(message, facts.entry_bytes_max)
         }
+        MessageType::MsgTimeoutNow => check_leader(message, facts),
         MessageType::MsgHeartbeat => {
             check_leader(message, facts)?;
             // The leader clamps it to what this node acknowledged. raft: "to_commit out of range".
@@ -251,10 +252,11 @@ fn check_parties(message: &RaftMessage, kind: MessageType, came: NodeId, facts: 
         | MessageType::MsgRequestVote
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestVoteResponse
-        | MessageType::MsgRequestPreVoteResponse => true,
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => true,
         MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => false,
-        // Local ones, proposals (a follower would forward them silently), snapshots, leader transfer and reads by index
-        // (neither is used).
+        // Local ones, proposals (a follower would forward them silently), snapshots, a follower's wish to lead and reads by
+        // index (neither is used).
         _ => return Err(Invalid::Kind { kind: message.kind }),
     };
     require(voter || !voters_only, || Invalid::FromLearner { kind: message.kind, from })
@@ -284,10 +286,11 @@ fn check_attachments(message: &RaftMessage, kind: MessageType) -> Result<(), Inv
     require(count == 0 || kind == MessageType::MsgAppend, || Invalid::UnexpectedEntries { kind: message.kind, count })?;
     let bytes = message.entries.iter().map(|entry| entry.data.len()).sum();
     require(count <= RAFT_ENTRIES_MAX && bytes <= RAFT_MESSAGE_BYTES_MAX, || Invalid::TooLarge { count, bytes })?;
-    // In a vote request it would say "vote although you have a leader".
+    // In a vote request it says "vote although you have a leader", whose wish it is.
+    let hands_over = kind == MessageType::MsgRequestVote && message.context == CAMPAIGN_TRANSFER;
     let beats = matches!(kind, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse);
     let length = message.context.len();
-    require(length == 0 || (beats && length <= CONTEXT_BYTES_MAX), || Invalid::Context { length })
+    require(length == 0 || hands_over || (beats && length <= CONTEXT_BYTES_MAX), || Invalid::Context { length })
 }
 
 /// At most one leader per term (Raft paper, section 5.2).

@@ -244,7 +244,13 @@ fn vote_request_with_impossible_log_is_refused() {
     refuse(Scene::Follower, good(), |m| m.log_term = Term(0), "TermOfIndex", false);
     refuse(Scene::Follower, good(), |m| m.log_term = Term(5), "EntryTerm", false);
     refuse(Scene::Follower, good(), |m| m.commit_term = Term(0), "TermOfIndex", false);
-    refuse(Scene::Follower, good(), |m| m.context = b"CampaignTransfer".to_vec(), "Context", false);
+    refuse(Scene::Follower, good(), |m| m.context = b"CampaignTransferred".to_vec(), "Context", false);
+    // Whom a leader asked to take over says so; in the round before there is no such wish.
+    let taking_over = RaftMessage { context: b"CampaignTransfer".to_vec(), ..good() };
+    assert_eq!(stage(Scene::Follower).check(&taking_over, PEER), Ok(()));
+    assert!(!stage(Scene::Follower).panics(taking_over));
+    let before = || vote(MessageType::MsgRequestPreVote);
+    refuse(Scene::Follower, before(), |m| m.context = b"CampaignTransfer".to_vec(), "Context", false);
 }
 
 /// Raft paper, section 5.2: at most one leader can be elected in a term.
@@ -292,7 +298,7 @@ fn learner_may_acknowledge_and_nothing_else() {
 
 #[test]
 fn kinds_that_never_travel_are_refused() {
-    let kinds = [0, 1, 2, 7, 10, 11, 12, 13, 14, 15, 16, 19, 255];
+    let kinds = [0, 1, 2, 7, 10, 11, 12, 13, 15, 16, 19, 255];
     for kind in kinds {
         let message = RaftMessage { kind, ..message(MessageType::MsgAppend) };
         assert_eq!(stage(Scene::Leader).check(&message, PEER), Err(Invalid::Kind { kind }));
@@ -304,6 +310,21 @@ fn kinds_that_never_travel_are_refused() {
         leader.raw.raft.raft_log.committed = commit;
         assert!(leader.panics(RaftMessage { term: Term(0), ..message(kind) }), "{kind:?}");
     }
+}
+
+/// Whoever is asked to take over campaigns at once, in whatever role and term the request finds it.
+#[test]
+fn request_to_take_over_is_taken_from_a_leader() {
+    for scene in [Scene::Fresh, Scene::Follower, Scene::Candidate, Scene::CandidateUnsettled, Scene::Leader] {
+        for term in [1, 2, 3, 4, 9] {
+            let message = RaftMessage { term: Term(term), ..message(MessageType::MsgTimeoutNow) };
+            let checked = stage(scene).check(&message, PEER);
+            assert!(matches!(checked, Ok(()) | Err(Invalid::SecondLeader { .. })), "{scene:?} {term} {checked:?}");
+            assert!(!stage(scene).panics(message), "{scene:?} {term}");
+        }
+    }
+    let good = || message(MessageType::MsgTimeoutNow);
+    refuse(Scene::Follower, good(), |m| m.context = vec![1], "Context", false);
 }
 
 #[test]

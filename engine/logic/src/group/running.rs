@@ -9,6 +9,7 @@ use proto::record::{Record, RecordBody};
 use proto::ring::Member;
 
 use super::incoming::Incoming;
+use super::scrub::Scrub;
 use super::snapshots::{Kept, Snapshots};
 use super::{FOR_GOOD, cores_here};
 use crate::admission::{Admission, LeaderDesk};
@@ -41,6 +42,7 @@ pub(super) struct Running {
     pub(super) founded: bool, // a genesis was proposed in this time as leader
     pub(super) snapshots: Snapshots,
     pub(super) incoming: Option<Incoming>,
+    pub(super) scrub: Scrub,
     pub(super) cluster: ClusterId,
     pub(super) members: Vec<NodeId>,
     former_from: Option<LogIndex>, // from which record on former lives of holders are looked for
@@ -150,6 +152,7 @@ impl Running {
             founded: false,
             snapshots: Snapshots::new((found.kept, found.bad), config.segment_bytes, identity.node.0, log_before),
             incoming: None,
+            scrub: Scrub::new(config.scrub_pass_us),
             cluster: membership.cluster,
             members: membership.members.iter().map(|member| member.node).collect(),
             former_from: Some(LogIndex(0)),

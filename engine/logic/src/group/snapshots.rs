@@ -57,9 +57,10 @@ struct Read {
 
 /// See the top of this file.
 pub(super) struct Snapshots {
-    kept: Vec<Kept>,    // ascending
-    items: u64,         // in the newest; 0 if it was found at start
-    bad: Vec<LogIndex>, // found at start, and of no use
+    kept: Vec<Kept>,      // ascending
+    items: u64,           // in the newest; 0 if it was found at start
+    bad: Vec<LogIndex>,   // of no use
+    is_one_missing: bool, // since it went bad
     making: Option<Making>,
     budget: u64,     // bytes that may still be written in this tick
     log_bytes: u64,  // behind the last one, before another is made
@@ -79,6 +80,7 @@ impl Snapshots {
             kept,
             items: 0,
             bad,
+            is_one_missing: false,
             making: None,
             budget: 0,
             log_bytes: half + half / 4 * (number % 4) / 4,
@@ -124,9 +126,40 @@ impl Snapshots {
         let shrunk = bytes.saturating_mul(items_of(state)).checked_div(self.items).unwrap_or(bytes);
         let worth = self.log_bytes.max(bytes.min(shrunk));
         let behind = self.log_before + manager.log_bytes_written() - self.log_at;
+        let is_rotten = manager.rotten_upto().is_some_and(|upto| index < upto && upto <= state.applied());
         state.cluster() != ClusterId::UNKNOWN
             && state.applied() > index
-            && (behind >= worth || manager.log_stats().entry_bytes >= 2 * worth)
+            && (is_rotten || self.is_one_missing || behind >= worth || manager.log_stats().entry_bytes >= 2 * worth)
+    }
+
+    /// What went bad of the log on disk is not missed once a snapshot stands for it: the log is forgotten up to that.
+    pub fn cover_rot(&self, cx: &mut Context<'_>, manager: &mut RaftManager) {
+        let (Some(upto), Some(newest)) = (manager.rotten_upto(), self.newest()) else { return };
+        let index = newest.mark.index;
+        if index < upto {
+            return;
+        }
+        tracing::info!(%index, "the log is whole again: a snapshot stands for what went bad of it");
+        if let Some(end) = manager.compact(index) {
+            cx.out.push(Effect::SegmentsRetire { end });
+        }
+    }
+
+    /// The first that is kept behind that index.
+    pub fn kept_behind(&self, index: LogIndex) -> Option<SnapshotMark> {
+        self.kept.iter().map(|kept| kept.mark).find(|mark| mark.index > index)
+    }
+
+    /// Whether that one is kept.
+    pub fn is_kept(&self, mark: SnapshotMark) -> bool {
+        self.kept.iter().any(|kept| kept.mark == mark)
+    }
+
+    /// One that is kept went bad: it is as good as none, and another one is made.
+    pub fn drop_bad(&mut self, mark: SnapshotMark) {
+        self.kept.retain(|kept| kept.mark != mark);
+        self.bad.push(mark.index);
+        self.is_one_missing = true;
     }
 
     fn begin(&mut self, state: &mut State, manager: &RaftManager) {
@@ -226,7 +259,7 @@ impl Snapshots {
         cx.out.push(Effect::SnapshotRemove { index: making.mark.index });
     }
 
-    /// Those found at start that are of no use.
+    /// Those that are of no use.
     pub fn unusable(&self) -> &[LogIndex] {
         &self.bad
     }
@@ -235,6 +268,7 @@ impl Snapshots {
     pub fn keep(&mut self, cx: &mut Context<'_>, manager: &mut RaftManager, new: Kept, items: u64) {
         self.kept.push(new);
         self.items = items;
+        self.is_one_missing = false;
         let is_read = |kept: &Kept| kept.read_us > 0 && cx.now.mono_us < kept.read_us + SNAPSHOT_PINNED_US;
         while self.kept.len() > SNAPSHOTS_KEPT && (self.kept.len() > SNAPSHOTS_KEPT + 1 || !is_read(&self.kept[0])) {
             let index = self.kept.remove(0).mark.index;
@@ -277,7 +311,9 @@ impl Snapshots {
         match result {
             Ok(data) => cx.send(to, PeerMessage::SnapshotPart { index, term, offset, data }),
             Err(_) => {
-                self.kept.retain(|kept| kept.mark != mark);
+                if self.is_kept(mark) {
+                    self.drop_bad(mark);
+                }
                 cx.send(to, PeerMessage::SnapshotGone { index, term });
             }
         }

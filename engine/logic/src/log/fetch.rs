@@ -43,11 +43,11 @@ pub struct LogFetch {
     pub length: u32,
 }
 
-/// Old entries could not be had from the disk. They were there at start, so the disk rots; nothing lost them but it.
+/// Old entries could not be had from the disk. They were there once, so the disk rots; nothing lost them but it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FetchError {
     /// The device could not read.
-    #[error("{at} cannot be read: {error:?}; check the disk, then `helio log dump`")]
+    #[error("{at} cannot be read: {error:?}")]
     Device {
         /// Where the read began.
         at: Position,
@@ -55,7 +55,7 @@ pub enum FetchError {
         error: DiskError,
     },
     /// What was read is not what was written.
-    #[error("entry at {at} went bad since the start ({reason}); check the disk, then `helio log dump`")]
+    #[error("entry at {at} went bad ({reason})")]
     Entry {
         /// Where.
         at: Position,
@@ -63,7 +63,7 @@ pub enum FetchError {
         reason: Reason,
     },
     /// What was read is intact but another entry.
-    #[error("{at} holds entry {found}, expected {expected}; check the disk, then `helio log dump`")]
+    #[error("{at} holds entry {found}, expected {expected}")]
     Index {
         /// Where.
         at: Position,
@@ -72,6 +72,15 @@ pub enum FetchError {
         /// What is there.
         found: LogIndex,
     },
+}
+
+impl FetchError {
+    /// Where.
+    pub fn at(self) -> Position {
+        match self {
+            FetchError::Device { at, .. } | FetchError::Entry { at, .. } | FetchError::Index { at, .. } => at,
+        }
+    }
 }
 
 struct Request {

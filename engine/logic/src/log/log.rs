@@ -30,6 +30,7 @@ use crate::log::layout::{
 use crate::log::recover::{Examined, Finding, Judgement, RecoverError, RecoverInput, SnapshotMark, examine};
 use crate::log::rounds::{ROUNDS_SLOTS, RoundRecord};
 use crate::log::runs::{Runs, Terms};
+use crate::log::scrub::Scrub;
 use crate::mutant::Mutant;
 use crate::vote::Healing;
 
@@ -91,6 +92,7 @@ pub struct Log {
     pub(super) tail_bytes: usize,
     pub(super) terms: Terms,
     pub(super) fetches: Fetches,
+    pub(super) scrub: Scrub,
     pub(super) runs: Runs,
     // All segments up to the active one, which may be missing if it has to be made anew.
     pub(super) segments: Vec<SegmentHeader>,
@@ -186,6 +188,7 @@ impl Log {
             tail_bytes: 0,
             terms: examined.terms.clone(),
             fetches: Fetches::default(),
+            scrub: Scrub::new(examined.replaced_upto),
             runs: examined.runs.clone(),
             segments,
             commit: examined.commit.0,
@@ -318,6 +321,7 @@ impl Log {
             self.tail_bytes -= cost(&entry);
         }
         self.runs.cut(index);
+        self.scrub.note_replaced(self.last);
         self.last = index - 1;
         self.durable = self.durable.min(self.last);
         self.pending = self.pending.min(index);
@@ -363,7 +367,11 @@ impl Log {
     ) -> Result<Vec<raft::GetEntriesContext>, FetchError> {
         let segments = &self.segments;
         let header_of = |segment| segments.iter().find(|header| header.segment == segment);
-        self.fetches.finish(id, bytes, |segment| header_of(segment).map(EntryCodec::new))
+        let fetched = self.fetches.finish(id, bytes, |segment| header_of(segment).map(EntryCodec::new));
+        if let Err(error) = &fetched {
+            self.note_rot(error.at(), error);
+        }
+        fetched
     }
 
     /// Forgets entries up to `index`, which are applied, durable, and in the snapshots that are kept. Gives the first
@@ -383,6 +391,7 @@ impl Log {
         self.runs.drop_upto(index.0);
         self.terms.drop_upto(index.0);
         self.fetches.drop_upto(index.0);
+        self.scrub.drop_upto(index);
         let first = self.runs.first_segment().unwrap_or(self.end.segment);
         let before = self.segments.len();
         self.segments.retain(|header| header.segment >= first);
@@ -421,6 +430,7 @@ impl Log {
             tail_bytes: 0,
             terms: Terms::default(),
             fetches: Fetches::default(),
+            scrub: Scrub::new(0),
             runs: Runs::default(),
             segments: Vec::new(),
             commit: index,

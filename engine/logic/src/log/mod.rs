@@ -1,8 +1,9 @@
 //! The raft log: its bytes on disk, its judgement at start, its tail in memory.
 //!
 //! `layout` and `rounds` are the two formats; `walk` reads what is found at start and `recover` judges it; `log` is the
-//! running log in memory, `flush` its writing side, `fetch` its reading side, `storage` what raft sees of it. All of it works
-//! on byte slices; whoever owns the files carries out the writes that are handed to it.
+//! running log in memory, `flush` its writing side, `fetch` its reading side, `scrub` reads it again to see whether it is still
+//! good, `storage` is what raft sees of it. All of it works on byte slices; whoever owns the files carries out the writes that
+//! are handed to it.
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -21,6 +22,10 @@ mod range_test;
 pub mod recover;
 pub mod rounds;
 mod runs;
+mod scrub;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod scrub_test;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod snapshot_test;
@@ -38,3 +43,4 @@ pub use recover::{
     Examined, Fault, Finding, Judgement, Proof, RecoverError, RecoverInput, SnapshotMark, Trace, examine,
 };
 pub use rounds::{ROUNDS_BYTES, RoundRecord, Rounds};
+pub use scrub::{LogRead, Rot};

@@ -289,6 +289,7 @@ pub struct Examined<'a> {
     pub(super) runs: Runs,
     pub(super) terms: Terms,
     pub(super) entry_bytes: u64,
+    pub(super) replaced_upto: u64,
 }
 
 /// Reads and judges a log. `Err` if it needs healing, `Ok` if it is clean or torn.
@@ -345,6 +346,7 @@ pub fn examine<'a>(input: &RecoverInput<'a>) -> Result<Examined<'a>, RecoverErro
         runs: walk.runs,
         terms: walk.terms,
         entry_bytes: walk.entry_bytes,
+        replaced_upto: walk.replaced_upto,
         readers: kept,
         truncated,
         snapshot: walk.snapshot.index,

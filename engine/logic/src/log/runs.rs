@@ -102,6 +102,19 @@ impl Runs {
         self.runs.first().map(|run| run.segment)
     }
 
+    /// The first entry behind that place whose offset is known.
+    pub fn anchor_behind(&self, at: Position) -> Option<(Position, u64)> {
+        let of = |run: &Run| {
+            let anchors = run.anchors.iter().map(|anchor| (anchor.index, anchor.offset));
+            let segment = run.segment;
+            let found = anchors.map(move |(index, offset)| (Position { segment, offset }, index));
+            found.filter(|(place, _)| *place > at).min()
+        };
+        // Runs are in order of position.
+        let from = self.runs.partition_point(|run| run.segment < at.segment);
+        self.runs[from..].iter().find_map(of)
+    }
+
     /// The stretch that holds entry `index`, up to about `bytes_max` long.
     pub fn stretch(&self, index: u64, bytes_max: u32) -> Option<Stretch> {
         let run = &self.runs[..self.runs.partition_point(|run| run.first <= index)].last()?;

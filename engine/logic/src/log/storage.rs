@@ -38,7 +38,10 @@ impl Storage for Log {
         if !context.can_async() {
             return Err(Error::Store(StorageError::Unavailable));
         }
-        self.fetches.request(low, context);
+        // What went bad on disk is had from memory or from a snapshot beyond it, which is being made: raft asks again.
+        if self.rot().is_none_or(|rot| low > rot.upto.0) {
+            self.fetches.request(low, context);
+        }
         Err(Error::Store(StorageError::LogTemporarilyUnavailable))
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Walk {
     pub end: Position,
     pub sealed: bool,
     pub last: u64,
+    // The highest index of an entry that another one replaced.
+    pub replaced_upto: u64,
     pub last_term: u64,
     pub commit: u64,
     pub term_max: (LogIndex, Term),
@@ -69,6 +71,7 @@ impl Default for Walk {
             end: Position::first(SEGMENT_FIRST),
             sealed: false,
             last: 0,
+            replaced_upto: 0,
             last_term: 0,
             commit: 0,
             term_max: (LogIndex(0), Term(0)),
@@ -231,6 +234,9 @@ impl Walk {
         let header = &found.header;
         let here = Position { segment, offset: found.offset };
         if header.kind == EntryKind::Record {
+            if header.index.0 <= self.last {
+                self.replaced_upto = self.replaced_upto.max(self.last);
+            }
             self.last = header.index.0;
             self.last_term = header.term.0;
             self.runs.push(self.last, here, found.next);

@@ -5,4 +5,4 @@ mod load;
 
 pub use layout::{LayoutError, SnapshotHeader};
 pub(crate) use load::load_with;
-pub use load::{LoadError, Loading, load};
+pub use load::{Checking, LoadError, Loading, load};

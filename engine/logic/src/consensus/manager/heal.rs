@@ -24,6 +24,7 @@ impl RaftManager {
                 patient.may_elect((message.log_term, message.index), self.extent())
                     || self.mutant.is(Mutant::VoteWhileHealing)
             }
+            Some(MessageType::MsgTimeoutNow) => patient.may_elect(self.extent(), self.extent()),
             Some(MessageType::MsgHeartbeat) => message.commit.0 <= self.raw.raft.raft_log.last_index(),
             _ => true,
         }

@@ -57,7 +57,10 @@ impl RaftManager {
 
     /// Whether nothing is under way that was begun before.
     pub fn is_quiet(&self) -> bool {
-        self.vote_ticket.is_none() && self.fetches.is_empty() && self.raw.store().is_quiet()
+        self.vote_ticket.is_none()
+            && self.fetches.is_empty()
+            && self.scrub_ticket.is_none()
+            && self.raw.store().is_quiet()
     }
 
     /// Begins anew behind a snapshot of another node, as after a restart. Nothing is under way, and the snapshot is durable.

@@ -21,6 +21,7 @@ impl RaftManager {
             applied: self.applied,
             serving: self.is_serving(),
             healing: self.healing.is_some(),
+            rotten: self.rotten_upto().is_some(),
         }
     }
 

@@ -500,13 +500,22 @@ fn follower_far_behind_is_fed_from_the_leaders_disk() {
     assert_eq!(world.records(3).len(), count + 1);
 }
 
-/// A disk that does not give back what it was given ends the process: what it lost may be needed.
+/// What a disk does not give back is missed by nobody but the next start: the leader goes on, and hands over.
 #[test]
-fn leader_that_cannot_read_its_log_ends() {
-    let (mut world, ticket, _) = far_behind();
+fn leader_whose_log_went_bad_hands_leadership_over() {
+    let (mut world, ticket, count) = far_behind();
     let (now, mut effects, mut desk) = (world.now, Vec::new(), Notes::default());
     let manager = world.node(1).up();
     manager.on_log_read(ticket, Err(DiskError::Unreadable));
     manager.turn(now, &mut desk, &mut effects);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Fatal { .. })), "{effects:?}");
+    assert!(manager.state().rotten && !effects.iter().any(|effect| matches!(effect, Effect::Fatal { .. })));
+    world.node(1).ops.retain(|op| op.kind() != OpKind::Read);
+    world.held.clear();
+    world.pass(30);
+    // Its log goes furthest: the other one lags.
+    assert_eq!(world.leader(), Some(2));
+    world.propose(2, &["afterwards"]).unwrap();
+    world.settle();
+    assert_eq!(world.records(2).last().unwrap(), "afterwards");
+    assert_eq!(world.records(1).len(), count + 1);
 }
