@@ -250,6 +250,37 @@ fn a_copy_that_another_home_counts_stays_when_its_own_home_gives_up() {
     with(9697, &faults, 8);
 }
 
+/// A record that comes with a snapshot does not say for whom it was: a home that had the leader's answer before asks again, and
+/// holds nothing for ever.
+#[test]
+fn a_claim_that_comes_with_a_snapshot_behind_the_answer_ends_the_upload() {
+    use sim::faults::Fault::{
+        AckAhead, ChangedFile, ChunkRot, ClientBreak, ClientGone, ClockJump, ClockSkew, Clog, Duplicate, FullDisk,
+        Kill, LinkBreak, Loss, OneWay, Overload, SlowDisk, SnapshotRot, Stop,
+    };
+    let faults = [
+        Loss,
+        Duplicate,
+        Clog,
+        LinkBreak,
+        OneWay,
+        Kill,
+        Stop,
+        SlowDisk,
+        FullDisk,
+        SnapshotRot,
+        ChunkRot,
+        ClockJump,
+        ClockSkew,
+        ChangedFile,
+        AckAhead,
+        Overload,
+        ClientBreak,
+        ClientGone,
+    ];
+    with(501_026, &faults, 8);
+}
+
 /// Whoever begins the next image of a sender with other bytes, and goes no further, does not keep that sender waiting.
 #[test]
 fn other_bytes_that_stop_half_way_keep_nobody_waiting() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
 use proto::ids::{Fingerprint, ImageId, LogIndex};
 
-use super::upload::Chunk;
+use super::upload::{Chunk, NoticeState};
 use super::{Home, Object};
 use crate::context::Context;
 use crate::store::slot::Slot;
@@ -43,6 +43,10 @@ impl Home {
         if let Some(upload) = &mut object.upload {
             upload.claimed.push(index);
             upload.unready.retain(|name| !receivers.iter().any(|other| **other == **name));
+            if receivers.is_empty() && upload.notice == NoticeState::Ready {
+                // It came with a snapshot, and behind the leader's answer: for whom it is, the leader says with its next one.
+                upload.notice = NoticeState::Idle;
+            }
             is_whole = upload.complete_us.is_some();
         }
         if is_before && (is_received != Some(true) || !is_whole) {
