@@ -91,6 +91,7 @@ mod tests {
     use proto::ids::{Address, CoreId, Fingerprint, ImageId, LogIndex, NodeId, Sequence, SessionId};
 
     use crate::io::{Body, BufId, CoreNote, Effect, Extent, FileId, Input, Now, Ticket};
+    use crate::outlook::config;
     use crate::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
     use crate::store::layout::{SLOT_BYTES, TABLE_BYTES};
     use crate::store::slot::{Slot, blocks_for};
@@ -111,21 +112,7 @@ mod tests {
             let at = block as usize * SLOT_BYTES;
             table[at..at + SLOT_BYTES].copy_from_slice(&slot.encode());
         }
-        let config = ShardConfig {
-            address: Address { node: NodeId(1), core: CoreId(1) },
-            cores: 2,
-            entropy: [1; 4],
-            members: Vec::new(),
-            copies: 0,
-            image_bytes_max: 1 << 20,
-            segment_bytes: 1 << 20,
-            cache_bytes: 1 << 20,
-            reserve_bytes: 0,
-            upload_idle_us: 1_000_000,
-            session_idle_ms: 1_000_000,
-            scrub_pass_us: 0,
-            rejoin: false,
-        };
+        let config = ShardConfig { address: Address { node: NodeId(1), core: CoreId(1) }, ..config(NodeId(1), 2) };
         let files = vec![ChunkFileStart { file: FileId(1), header: Box::new([0; 512]), table }];
         let mut effects = Vec::new();
         let start = ShardStart { files, free_bytes: 0, group: None };
