@@ -118,8 +118,7 @@ impl Snapshots {
     }
 
     /// A snapshot costs its own size; the log behind the last one is to be at least as large. Most of it is one item for each
-    /// undelivered image: when they were received, the next one is small, and so is to be the log that is kept. That reaches
-    /// back to the snapshot before the last, hence twice as far at most.
+    /// undelivered image: when they were received, the next one is small, and so is to be the log that is kept.
     fn is_due(&self, state: &State, manager: &RaftManager) -> bool {
         let newest = self.newest();
         let (index, bytes) = newest.map_or((LogIndex(0), 0), |kept| (kept.mark.index, kept.bytes));
@@ -129,7 +128,7 @@ impl Snapshots {
         let is_rotten = manager.rotten_upto().is_some_and(|upto| index < upto && upto <= state.applied());
         state.cluster() != ClusterId::UNKNOWN
             && state.applied() > index
-            && (is_rotten || self.is_one_missing || behind >= worth || manager.log_stats().entry_bytes >= 2 * worth)
+            && (is_rotten || self.is_one_missing || is_log_worth_one(behind, manager.log_stats().entry_bytes, worth))
     }
 
     /// What went bad of the log on disk is not missed once a snapshot stands for it: the log is forgotten up to that.
@@ -320,8 +319,37 @@ impl Snapshots {
     }
 }
 
+/// Whether so much log was written `behind` the last snapshot, or is `kept` in all, that another one is worth it. What is kept
+/// begins with the snapshot before the last, hence twice as far back; but no two are close to each other, or hardly any log
+/// would be left for a node that lags a little, and for whoever follows the log.
+fn is_log_worth_one(behind: u64, kept: u64, worth: u64) -> bool {
+    behind >= worth || (behind >= worth / 2 && kept >= 2 * worth)
+}
+
 /// How many items a snapshot of this state would have, but for those of finished images.
 pub(super) fn items_of(state: &State) -> u64 {
     let (clients, sessions, undelivered) = state.counts();
     clients + sessions + undelivered + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_never_close_to_each_other_however_much_log_came_at_once() {
+        let worth = 1 << 20;
+        let (mut before, mut last) = (0, 0); // where the last two were made
+        for written in (0..64 * worth).step_by(3 * worth as usize / 7) {
+            if is_log_worth_one(written - last, written - before, worth) {
+                assert!(written - last >= worth / 2);
+                (before, last) = (last, written);
+            }
+            assert!(written - before < 3 * worth);
+        }
+        // One burst of four times as much: one snapshot, not one more at once, and one more halfway.
+        assert!(is_log_worth_one(4 * worth, 4 * worth, worth));
+        assert!(!is_log_worth_one(0, 4 * worth, worth) && !is_log_worth_one(worth / 2 - 1, 4 * worth, worth));
+        assert!(is_log_worth_one(worth / 2, 4 * worth, worth) && !is_log_worth_one(worth / 2, worth, worth));
+    }
 }
