@@ -347,6 +347,8 @@ pub struct NodeStatus {
     pub snapshot_bytes: u64,
     /// Whether one is being made, or taken from another node.
     pub snapshot_under_way: bool,
+    /// Whether a place of its log went bad while it ran, for which no snapshot stands yet: it does not lead.
+    pub log_rotten: bool,
 }
 
 /// What one core of a node knows.

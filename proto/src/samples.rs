@@ -291,6 +291,7 @@ pub fn node_status() -> NodeStatus {
         snapshot_index: LogIndex(14),
         snapshot_bytes: 15,
         snapshot_under_way: true,
+        log_rotten: true,
     }
 }
 

@@ -157,6 +157,7 @@ fn put_status(encoder: &mut Encoder, status: &NodeStatus) -> WIPOffset<wire::Nod
         snapshot_index: status.snapshot_index.0,
         snapshot_bytes: status.snapshot_bytes,
         snapshot_under_way: status.snapshot_under_way,
+        log_rotten: status.log_rotten,
     };
     wire::NodeStatus::create(b, &args)
 }
@@ -325,5 +326,6 @@ fn take_status(m: wire::NodeStatus<'_>) -> Result<NodeStatus, DecodeError> {
         snapshot_index: LogIndex(m.snapshot_index()),
         snapshot_bytes: m.snapshot_bytes(),
         snapshot_under_way: m.snapshot_under_way(),
+        log_rotten: m.log_rotten(),
     })
 }

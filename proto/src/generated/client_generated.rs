@@ -3353,6 +3353,7 @@ impl<'a> NodeStatus<'a> {
   pub const VT_SNAPSHOT_INDEX: ::flatbuffers::VOffsetT = 40;
   pub const VT_SNAPSHOT_BYTES: ::flatbuffers::VOffsetT = 42;
   pub const VT_SNAPSHOT_UNDER_WAY: ::flatbuffers::VOffsetT = 44;
+  pub const VT_LOG_ROTTEN: ::flatbuffers::VOffsetT = 46;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3382,6 +3383,7 @@ impl<'a> NodeStatus<'a> {
     if let Some(x) = args.ring { builder.add_ring(x); }
     if let Some(x) = args.cluster { builder.add_cluster(x); }
     builder.add_incarnation(args.incarnation);
+    builder.add_log_rotten(args.log_rotten);
     builder.add_snapshot_under_way(args.snapshot_under_way);
     builder.add_healing(args.healing);
     builder.add_role(args.role);
@@ -3536,6 +3538,13 @@ impl<'a> NodeStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(NodeStatus::VT_SNAPSHOT_UNDER_WAY, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn log_rotten(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(NodeStatus::VT_LOG_ROTTEN, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for NodeStatus<'_> {
@@ -3565,6 +3574,7 @@ impl ::flatbuffers::Verifiable for NodeStatus<'_> {
      .visit_field::<u64>("snapshot_index", Self::VT_SNAPSHOT_INDEX, false)?
      .visit_field::<u64>("snapshot_bytes", Self::VT_SNAPSHOT_BYTES, false)?
      .visit_field::<bool>("snapshot_under_way", Self::VT_SNAPSHOT_UNDER_WAY, false)?
+     .visit_field::<bool>("log_rotten", Self::VT_LOG_ROTTEN, false)?
      .finish();
     Ok(())
   }
@@ -3591,6 +3601,7 @@ pub struct NodeStatusArgs<'a> {
     pub snapshot_index: u64,
     pub snapshot_bytes: u64,
     pub snapshot_under_way: bool,
+    pub log_rotten: bool,
 }
 impl<'a> Default for NodeStatusArgs<'a> {
   #[inline]
@@ -3617,6 +3628,7 @@ impl<'a> Default for NodeStatusArgs<'a> {
       snapshot_index: 0,
       snapshot_bytes: 0,
       snapshot_under_way: false,
+      log_rotten: false,
     }
   }
 }
@@ -3711,6 +3723,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NodeStatusBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<bool>(NodeStatus::VT_SNAPSHOT_UNDER_WAY, snapshot_under_way, false);
   }
   #[inline]
+  pub fn add_log_rotten(&mut self, log_rotten: bool) {
+    self.fbb_.push_slot::<bool>(NodeStatus::VT_LOG_ROTTEN, log_rotten, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> NodeStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     NodeStatusBuilder {
@@ -3752,6 +3768,7 @@ impl ::core::fmt::Debug for NodeStatus<'_> {
       ds.field("snapshot_index", &self.snapshot_index());
       ds.field("snapshot_bytes", &self.snapshot_bytes());
       ds.field("snapshot_under_way", &self.snapshot_under_way());
+      ds.field("log_rotten", &self.log_rotten());
       ds.finish()
   }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use client::{Routing, Sender};
 use cluster::{Cluster, Ledger, Problem};
 
-use crate::setup::{PATIENCE, cluster, cluster_with, helio, receive_and_check, register, send};
+use crate::setup::{PATIENCE, cluster, cluster_with, helio, receive_and_check, register, send, wait_settled};
 
 /// Flips a bit of the node's log, at so many thousandths of what is used of its last segment.
 fn rot(cluster: &Cluster, number: u64, thousandths: usize) {
@@ -100,6 +100,43 @@ fn a_leader_whose_log_rots_while_it_runs_hands_over_and_has_nothing_to_heal_afte
     cluster.start_node(victim).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();
     assert!(!cluster.log_tail(victim, 200).contains("the log lost entries"));
+    receive_and_check(&cluster, &ledger, "gallery");
+    cluster.check_alive().unwrap();
+}
+
+#[test]
+fn status_tells_of_rot_at_the_end_of_a_running_log_until_the_log_has_gone_on() {
+    let mut cluster = cluster_with(&["scrub_seconds = 1"]);
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    for image in 0..20 {
+        send(&sender(&cluster), &mut ledger, &format!("before-{image}"), &["gallery"], 2000);
+    }
+    let leader = cluster.wait_leader(PATIENCE).unwrap().0;
+    let victim = cluster.numbers().into_iter().find(|number| *number != leader).unwrap();
+    wait_settled(&mut cluster);
+    rot(&cluster, victim, 999);
+    let wait = |cluster: &mut Cluster, is_rotten: bool| {
+        let tells = |cluster: &mut Cluster| match cluster.status(victim)? {
+            status if status.log_rotten == is_rotten => Ok(()),
+            status => Err(Problem(format!("{status:?}"))),
+        };
+        cluster.wait_for("the node to tell how its log is", PATIENCE, tells).unwrap();
+    };
+    wait(&mut cluster, true);
+    let nodes = cluster.client_addresses().join(",");
+    let shown = helio(&nodes, &["status"]).ok().stdout;
+    assert_eq!(shown.matches("follower, rot").count(), 1, "{shown}");
+    let told: serde_json::Value = serde_json::from_str(&helio(&nodes, &["status", "--json"]).ok().stdout).unwrap();
+    let rotten: Vec<u64> = (told["nodes"].as_array().unwrap().iter())
+        .filter(|node| node["log_rotten"] == true)
+        .map(|node| node["node"].as_u64().unwrap())
+        .collect();
+    assert_eq!(rotten, [victim], "{told:#}");
+    for image in 0..20 {
+        send(&sender(&cluster), &mut ledger, &format!("afterwards-{image}"), &["gallery"], 2000);
+    }
+    wait(&mut cluster, false);
     receive_and_check(&cluster, &ledger, "gallery");
     cluster.check_alive().unwrap();
 }

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use client::{ProbeLoad, ProbePlan, Routing, Sender};
-use cluster::{Cluster, Ledger, Problem, Process};
+use cluster::{Cluster, Ledger, Process};
 use proto::client::Target;
 use serde_json::Value;
 
-use crate::setup::{HELIO, PATIENCE, cluster, helio, receive_and_check, register, send};
+use crate::setup::{HELIO, PATIENCE, cluster, helio, receive_and_check, register, send, wait_settled};
 
 /// Sent in each round while the log is followed.
 const IMAGES: usize = 20;
@@ -46,21 +46,6 @@ fn dump(cluster: &Cluster, filters: &[&str]) -> Vec<Value> {
 fn is_usage_error(arguments: &[&str], part: &str) {
     let ran = helio("", arguments);
     assert!(ran.code == 2 && ran.stderr.contains(part), "expected {part:?}: {ran:?}");
-}
-
-/// Waits until node 1 has applied all that the leader has committed, so that its log has it.
-fn wait_settled(cluster: &mut Cluster) {
-    let settled = |cluster: &mut Cluster| {
-        let statuses =
-            cluster.numbers().into_iter().map(|number| cluster.status(number)).collect::<Result<Vec<_>, _>>()?;
-        let committed: Vec<u64> = statuses.iter().map(|status| status.committed.0).collect();
-        let is_idle = statuses.iter().all(|status| status.applied.0 == committed[0]);
-        if is_idle && committed.iter().all(|other| *other == committed[0]) {
-            return Ok(());
-        }
-        Err(Problem(format!("committed {committed:?}")))
-    };
-    cluster.wait_for("the logs are equal", PATIENCE, settled).unwrap();
 }
 
 #[test]

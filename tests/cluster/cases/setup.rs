@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, MemorySource, PendingImage, Receipt, SendError, Sender};
-use cluster::{Cluster, Ledger, Setup};
+use cluster::{Cluster, Ledger, Problem, Setup};
 
 /// The executable under test.
 pub const HELIO: &str = env!("CARGO_BIN_EXE_helio");
@@ -117,4 +117,19 @@ impl Ran {
         assert!(lines[0].to_lowercase().contains(&part.to_lowercase()), "expected {part:?}: {self:?}");
         self
     }
+}
+
+/// Waits until every node has applied all that is committed: an idle cluster writes nothing more.
+pub fn wait_settled(cluster: &mut Cluster) {
+    let settled = |cluster: &mut Cluster| {
+        let statuses =
+            cluster.numbers().into_iter().map(|number| cluster.status(number)).collect::<Result<Vec<_>, _>>()?;
+        let committed: Vec<u64> = statuses.iter().map(|status| status.committed.0).collect();
+        let is_idle = statuses.iter().all(|status| status.applied.0 == committed[0]);
+        if is_idle && committed.iter().all(|other| *other == committed[0]) {
+            return Ok(());
+        }
+        Err(Problem(format!("committed {committed:?}")))
+    };
+    cluster.wait_for("the logs are equal", PATIENCE, settled).unwrap();
 }

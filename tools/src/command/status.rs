@@ -230,6 +230,7 @@ impl Picture {
             "incarnation": status.incarnation.0,
             "role": role(status.role),
             "healing": status.healing,
+            "log_rotten": status.log_rotten,
             "term": status.term.0,
             "leader": status.leader.0,
             "last": status.last.0,
@@ -331,7 +332,11 @@ impl Picture {
         let mut cells = vec![node.to_string(), state.to_owned()];
         match self.nodes.get(&node) {
             Some((_, status)) => cells.extend([
-                if status.healing { "heals" } else { role(status.role) }.to_owned(),
+                match (status.healing, status.log_rotten) {
+                    (true, _) => "heals".to_owned(),
+                    (false, true) => format!("{}, rot", role(status.role)),
+                    (false, false) => role(status.role).to_owned(),
+                },
                 status.term.0.to_string(),
                 status.applied.to_string(),
                 status.committed.to_string(),

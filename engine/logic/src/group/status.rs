@@ -68,6 +68,7 @@ impl Group {
                 snapshot_index: running.snapshots.newest().map_or(LogIndex(0), |kept| kept.mark.index),
                 snapshot_bytes,
                 snapshot_under_way: is_making || running.incoming.is_some(),
+                log_rotten: standing.rotten,
                 ..status
             };
         }
