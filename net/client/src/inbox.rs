@@ -228,7 +228,7 @@ impl InboxSession {
         }
         self.acknowledge(now_us, actions);
         self.permit(actions);
-        self.ask_caught_up(actions);
+        self.ask_caught_up(now_us, actions);
         let name = self.name.clone();
         let event = self.line.advance(now_us, Some(&name), actions);
         self.on_line(now_us, event, actions);
@@ -236,7 +236,12 @@ impl InboxSession {
 
     /// When `InboxInput::Tick` is due, if at all.
     pub fn wake_at(&self) -> Option<u64> {
-        let line = self.line.wake_at();
+        let mut line = self.line.wake_at();
+        if let Some(at) = self.caught_up.wake_at()
+            && self.is_all_done()
+        {
+            line = line.min(at);
+        }
         match self.phase {
             Phase::Idle | Phase::Failed => None,
             Phase::Asked { at } => Some(line.min(at + REQUEST_AGAIN_US)),
@@ -255,8 +260,9 @@ impl InboxSession {
         self.acked_upto
     }
 
-    /// Whether the home answered, since `InboxInput::AskCaughtUp` and after all that it gave out was stored and
-    /// acknowledged, without giving out more in between.
+    /// Whether everything is stored and acknowledged here that was accepted for this receiver, by whatever node, before the
+    /// first `InboxInput::AskCaughtUp` that was not answered yet. Costs a record of the log, and is never true while
+    /// the home reaches no majority.
     pub fn is_caught_up(&self) -> bool {
         self.caught_up.is_true()
     }
@@ -315,15 +321,24 @@ impl InboxSession {
                 }
                 Ok(())
             }
-            ClientReply::Status { request, .. } => {
-                self.caught_up.on_answer(request, self.next_seq);
+            ClientReply::ProbeDone { request, index } => {
+                self.caught_up.on_mark(request, index);
                 Ok(())
             }
-            ClientReply::Failure { refusal, text, ring, .. } => {
+            ClientReply::Status { request, status } => {
+                self.caught_up.on_answer(now_us, request, status.applied, self.next_seq);
+                Ok(())
+            }
+            ClientReply::Failure { request, refusal, text, ring } => {
                 if let Some(ring) = ring {
                     self.line.take_ring(ring);
                 }
-                self.on_failure(now_us, refusal, text, actions);
+                match request {
+                    Some(request) if self.caught_up.on_refused(now_us, request) => {
+                        self.line.note_refusal(refusal, &text);
+                    }
+                    _ => self.on_failure(now_us, refusal, text, actions),
+                }
                 Ok(())
             }
             ClientReply::Head(_) | ClientReply::Chunk { .. } => Err("a delivery before the inbox was opened"),
@@ -544,12 +559,21 @@ impl InboxSession {
     }
 
     /// Asks behind everything that was told, once it is all stored and acknowledged on this link.
-    fn ask_caught_up(&mut self, actions: &mut Actions) {
-        let (Phase::Open, Some(up)) = (self.phase, self.line.up()) else { return };
-        if self.incoming.is_none() && self.unstored.is_empty() && self.stored_upto <= self.told_upto {
-            let question = self.caught_up.ask(self.next_seq);
-            actions.extend(question.map(|request| Action::Send { link: up.link, request }));
+    fn ask_caught_up(&mut self, now_us: u64, actions: &mut Actions) {
+        if let Some(link) = self.line.up().map(|up| up.link)
+            && self.is_all_done()
+        {
+            let question = self.caught_up.ask(now_us, self.next_seq);
+            actions.extend(question.map(|request| Action::Send { link, request }));
         }
+    }
+
+    /// Whether all that was told on this link is stored and acknowledged.
+    fn is_all_done(&self) -> bool {
+        self.phase == Phase::Open
+            && self.incoming.is_none()
+            && self.unstored.is_empty()
+            && self.stored_upto <= self.told_upto
     }
 
     /// Raises the credit in steps, unless too many images wait to be stored.

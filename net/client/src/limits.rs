@@ -35,6 +35,10 @@ pub const HOME_LOOK_US_MAX: u64 = 100_000;
 pub const HOME_FAILURES_MAX: u32 = 3;
 /// and tries it again after this time.
 pub const HOME_AGAIN_US: u64 = 30_000_000;
+/// A home that has not applied what a receiver waits for is asked again after this time.
+pub const HOME_BEHIND_US: u64 = 10_000;
+/// A receiver that asks whether there is more and hears of no leader asks again after this time.
+pub const MARK_AGAIN_US: u64 = 200_000;
 /// A receiver's name may be unknown at its home for this long after another node registered it.
 pub const UNKNOWN_RECEIVER_GRACE_US: u64 = 2_000_000;
 /// Images given to a session and not finished. Beyond it a submission is refused as busy.

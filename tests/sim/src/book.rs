@@ -109,6 +109,20 @@ impl Book {
             .find(|(content, inbox)| !inboxes[*inbox].stored.contains(content))
     }
 
+    /// The receiver was told that there is nothing more: it has all that was accepted before it asked.
+    pub fn check_caught_up(&self, inbox: usize, user: &InboxUser, asked_us: u64) {
+        for (content, image) in &self.images {
+            let is_due = self.wants[image.want].receivers.contains(&inbox)
+                && image.accepted_us.is_some_and(|accepted_us| accepted_us <= asked_us);
+            assert!(
+                !is_due || user.stored.contains(content),
+                "receiver {inbox} asked at {asked_us} us and was told that there is no more, but lacks image {content}, \
+                 accepted at {:?} us",
+                image.accepted_us
+            );
+        }
+    }
+
     /// Wants without an accepted image.
     pub fn open(&self) -> usize {
         self.fulfilled.iter().filter(|&&is| !is).count()

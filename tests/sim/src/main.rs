@@ -161,6 +161,7 @@ fn in_parallel<T: Send>(
 
 fn add(sum: &mut Done, done: &Done) {
     sum.images += done.images;
+    sum.told += done.told;
     sum.deliveries += done.deliveries;
     sum.records += done.records;
     sum.checks += done.checks;
@@ -181,12 +182,13 @@ fn summary(sum: &Done, seeds: u64, failures: u64, took: Duration) {
         Fault::ALL.into_iter().map(|fault| format!("{} {}", fault.name(), sum.faults.of(fault))).collect();
     println!("faults: {}", faults.join(", "));
     println!(
-        "{seeds} seeds in {:.0} s: {:.2} simulated hours, {} images, {} deliveries checked, {} records committed, {} checks, \
+        "{seeds} seeds in {:.0} s: {:.2} simulated hours, {} images, {} deliveries checked, {} times told that there is no more, {} records committed, {} checks, \
          {} snapshots, {} logs begun behind one of another node, {} logs healed, {} nodes taken in again, {} copies given up, {} images damaged, {} nodes beyond that; {failures} violations; hash {:016x}",
         took.as_secs_f64(),
         sum.simulated_us as f64 / 3.6e9,
         sum.images,
         sum.deliveries,
+        sum.told,
         sum.records,
         sum.checks,
         sum.snapshots,

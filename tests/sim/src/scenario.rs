@@ -23,6 +23,8 @@ const HEALED_SECONDS: u64 = 120;
 const CLEAN_SECONDS: u64 = 300;
 /// A receiver to which nothing is sent.
 const HASTY: &str = "hasty";
+/// Receivers ask whether there is more at most this often.
+const ASK_GAP_US: u64 = 300_000;
 /// Phases of a run, at most.
 pub const PHASES_MAX: u64 = 12;
 
@@ -52,6 +54,8 @@ impl Limits {
 pub struct Done {
     /// Images sent.
     pub images: u64,
+    /// How often a receiver was told that there is nothing more.
+    pub told: u64,
     /// Deliveries checked.
     pub deliveries: u64,
     /// Records committed.
@@ -92,6 +96,8 @@ pub struct Run {
     weather: Random, // draws faults and work, apart from the world's own chance
     restarts: BTreeMap<NodeId, u64>,
     endings: Vec<(u64, Ending)>,
+    ask_us: u64, // when receivers ask next whether there is more
+    told: u64,   // how often they were told that there is nothing
     hash: u64,
 }
 
@@ -125,8 +131,9 @@ impl Run {
             .map(|number| SenderUser::new(&mut world, &format!("cam{number}"), routings[number as usize % 3]))
             .collect();
         let inboxes = names.iter().map(|name| InboxUser::new(&mut world, name)).collect();
-        let (restarts, endings) = (BTreeMap::new(), Vec::new());
-        Run { world, senders, inboxes, names, book: Book::default(), hasty, weather, restarts, endings, hash: 0 }
+        let (book, restarts, endings) = (Book::default(), BTreeMap::new(), Vec::new());
+        let (ask_us, told, hash) = (world.now_us, 0, 0);
+        Run { world, senders, inboxes, names, book, hasty, weather, restarts, endings, ask_us, told, hash }
     }
 
     /// Sends `count` more images, of sizes from one byte to many chunks, to one to three receivers.
@@ -174,11 +181,13 @@ impl Run {
             let phase = Phase::draw(mask, focus, &mut self.weather);
             let images = self.weather.within(0, 8);
             self.submit(images);
+            self.ask();
             let begin_us = self.world.now_us;
             self.world.rates = phase.rates;
             for (at_us, fault) in phase.events {
                 let now_us = self.world.now_us;
                 self.pass((begin_us + at_us).saturating_sub(now_us));
+                self.ask();
                 self.strike(fault);
             }
             let now_us = self.world.now_us;
@@ -338,6 +347,7 @@ impl Run {
         let deliveries = self.inboxes.iter().enumerate().map(|(at, user)| self.book.check_inbox(at, user)).sum();
         Done {
             images: self.book.images(),
+            told: self.told,
             deliveries,
             records: self.world.checks.committed(),
             checks: self.world.checks.made + deliveries,
@@ -425,11 +435,30 @@ impl Run {
             heard.iter().for_each(|heard| user.hear(&mut self.world, heard));
             user.tick(&mut self.world);
         }
+        self.check_questions();
         for want in self.book.take_retries(self.world.now_us) {
             self.send(want);
         }
         self.restart();
         self.end_faults();
+    }
+
+    /// Receivers that were told that there is nothing more know that.
+    fn check_questions(&mut self) {
+        for (at, user) in self.inboxes.iter_mut().enumerate() {
+            if let Some(asked_us) = user.take_caught_up() {
+                self.book.check_caught_up(at, user, asked_us);
+                self.told += 1;
+            }
+        }
+    }
+
+    /// Every now and then all receivers want to know whether there is more.
+    fn ask(&mut self) {
+        if self.world.now_us >= self.ask_us {
+            self.ask_us = self.world.now_us + ASK_GAP_US;
+            self.inboxes.iter_mut().for_each(|user| user.ask(&mut self.world));
+        }
     }
 
     /// What a user hears must be true at that moment, whoever it is.

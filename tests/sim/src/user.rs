@@ -60,6 +60,7 @@ pub struct InboxUser {
     pub stored: Vec<u64>,
     inbox: Option<InboxId>,
     heads: BTreeMap<InboxSeq, (String, Fingerprint)>,
+    asked_us: Option<u64>, // when it wanted to know whether there is more
 }
 
 /// CRC facts of one chunk of a made-up image: no bytes are made, two numbers stand for them.
@@ -299,6 +300,7 @@ impl InboxUser {
             stored: Vec::new(),
             inbox: None,
             heads: BTreeMap::new(),
+            asked_us: None,
         };
         user.step(world, InboxInput::Start, None);
         user
@@ -310,8 +312,21 @@ impl InboxUser {
         let seqs = (1..=self.stored.len() as u64).map(InboxSeq).collect();
         let stored = StoredBefore { inbox: self.inbox.filter(|_| !self.stored.is_empty()), seqs };
         self.session = InboxSession::new(options(world, Routing::Any), &self.name, stored).expect("a valid name");
-        self.current = None;
+        (self.current, self.asked_us) = (None, None);
         self.step(world, InboxInput::Start, None);
+    }
+
+    /// Wants to know whether there is more, unless it is finding that out already.
+    pub fn ask(&mut self, world: &mut World) {
+        if self.asked_us.is_none() {
+            self.asked_us = Some(world.now_us);
+            self.step(world, InboxInput::AskCaughtUp, None);
+        }
+    }
+
+    /// If there is nothing more: when it asked. That all accepted before is stored is for the caller to check.
+    pub fn take_caught_up(&mut self) -> Option<u64> {
+        self.asked_us.take_if(|_| self.session.is_caught_up())
     }
 
     /// Ends without a word; `vanish` makes it come back.
@@ -319,9 +334,9 @@ impl InboxUser {
         self.links.close_all(world);
     }
 
-    /// Whether everything stored is acknowledged and committed.
+    /// Whether everything stored is acknowledged and committed, and what it asked was answered.
     pub fn is_settled(&self) -> bool {
-        self.session.acked_upto().0 == self.stored.len() as u64
+        self.session.acked_upto().0 == self.stored.len() as u64 && self.asked_us.is_none()
     }
 
     /// Something happened in the world.

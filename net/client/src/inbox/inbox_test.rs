@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use proto::checksum::{CRC64_EMPTY, crc64_combine};
-use proto::client::{ClientReply, ImageHead};
+use proto::client::{ClientReply, ImageHead, NodeStatus};
 use proto::error::Refusal;
 use proto::ids::{Fingerprint, ImageId, InboxId, InboxSeq, LogIndex, RequestId, Sequence, SessionId};
 
@@ -85,7 +85,19 @@ impl Script {
             ["stored", word] => return InboxInput::Stored(seq(word)),
             ["lost", word] => return InboxInput::Lost(seq(word)),
             ["ask"] => return InboxInput::AskCaughtUp,
-            ["status", request] => ClientReply::Status { request: RequestId(number(request)), status: Box::default() },
+            ["marked", request, index] => {
+                ClientReply::ProbeDone { request: RequestId(number(request)), index: LogIndex(number(index)) }
+            }
+            ["no-mark", request] => ClientReply::Failure {
+                request: Some(RequestId(number(request))),
+                refusal: Refusal::NoLeader,
+                text: "no".to_owned(),
+                ring: None,
+            },
+            ["status", request, applied] => {
+                let status = NodeStatus { applied: LogIndex(number(applied)), ..NodeStatus::default() };
+                ClientReply::Status { request: RequestId(number(request)), status: Box::new(status) }
+            }
             ["opened", upto] => ClientReply::InboxOpened { inbox: INBOX, acked_upto: seq(upto) },
             ["opened-other"] => ClientReply::InboxOpened { inbox: InboxId(9), acked_upto: InboxSeq(0) },
             ["damaged", word] => ClientReply::Head(ImageHead { is_damaged: true, ..head(number(word)) }),

@@ -183,8 +183,9 @@ impl Inbox {
         Ok(true)
     }
 
-    /// Whether there was nothing more when the home was asked: everything it has given out is stored and acknowledged, and
-    /// its answer came without another image before it. False: an image is coming, or no answer within `timeout`.
+    /// Whether there is nothing more: everything that was accepted for this receiver before the call, by whatever node, is stored
+    /// and acknowledged. False: an image is coming, or no answer within `timeout`, as without a majority. Calls that
+    /// follow a false one go on with its question. Costs a record of the log.
     pub fn is_caught_up(&mut self, timeout: Duration) -> Result<bool, ClientError> {
         let until = Instant::now().checked_add(timeout);
         if self.stash.is_empty() {

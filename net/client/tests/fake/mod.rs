@@ -355,7 +355,8 @@ impl Connection {
                 self.say(&ClientReply::ProbeDone { request, index })
             }
             ClientRequest::Status { request } => {
-                let status = NodeStatus { node: NodeId(self.node), cluster: CLUSTER, ..NodeStatus::default() };
+                let applied = LogIndex(self.world.lock().index);
+                let status = NodeStatus { node: NodeId(self.node), cluster: CLUSTER, applied, ..NodeStatus::default() };
                 self.say(&ClientReply::Status { request, status: Box::new(status) })
             }
             ClientRequest::Ping => self.say(&ClientReply::Pong),
