@@ -242,8 +242,8 @@ pub struct InboxArguments {
     /// Where the files go; made if missing.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub out: PathBuf,
-    /// Without --follow: ends when the receiver's home has nothing more and nothing came for this long. What was accepted a
-    /// moment ago may be known to the home only after a heartbeat of the leader (0.1 s); more than that need not be waited.
+    /// Without --follow: ends when nothing came for this long and there is nothing more. All that was accepted before it asked
+    /// for that, at whatever node, is there then.
     #[arg(long, default_value_t = 0.25, value_name = "SECONDS")]
     pub wait: f64,
     /// Where.

@@ -1,6 +1,7 @@
 //! Exit codes: one per cause, so that scripts need not read texts. The same list is in `helio --help` and the README.
 
 use std::fmt;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Why a command did not succeed.
@@ -64,6 +65,17 @@ Exit codes:
   15  the image is in none of the data directories
 `inbox`:
   16  images were received, and some of them lost: no node has their bytes any more";
+
+/// Prints a line. That nobody reads it any more is no failure; that it cannot be written ends the command.
+pub fn say(text: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("helio: cannot print: {error}");
+            std::process::exit(Cause::Failed as i32);
+        }
+        _ => {}
+    }
+}
 
 /// A command that failed: one line for people, with the remedy, and the cause for scripts.
 #[derive(Debug)]

@@ -1,5 +1,12 @@
 //! `helio`: runs nodes, sends and receives images, shows how a cluster is.
 
+/// As `println!`, for whom whoever reads the output may have had enough of it.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::exit::say(format_args!($($text)*))
+    };
+}
+
 mod args;
 mod command;
 mod connect;

@@ -65,9 +65,9 @@ pub enum DirError {
         /// Something in it.
         found: PathBuf,
     },
-    /// Its marker cannot be understood.
+    /// Its marker cannot be understood, or is not there though other parts of a data directory are.
     #[error(
-        "{path}: the marker file is damaged: restore it as it was. If that cannot be, move the directory away and start the node with --rejoin: then it is taken in again with a new one"
+        "{path}: the marker file is damaged or gone: restore it as it was. If that cannot be, move the directory away and start the node with --rejoin: then it is taken in again with a new one"
     )]
     MarkerDamaged {
         /// The marker.
@@ -428,6 +428,9 @@ fn first_foreign(path: &Path) -> Result<Content, DirError> {
         // What an interrupted `make_parts` leaves, and what `mkfs` puts into a new filesystem.
         let made_by_us = [LOCK, MARKER_NEW, LOG, SNAPSHOTS, "lost+found"].contains(&text.as_ref())
             || ["core-", SET_ASIDE].iter().any(|start| text.starts_with(start));
+        if [IDENTITY, VOTE].contains(&text.as_ref()) && path.join(LOG).is_dir() {
+            return Err(DirError::MarkerDamaged { path: path.join(MARKER) });
+        }
         if !made_by_us {
             return Ok(Content::Foreign(PathBuf::from(name)));
         }

@@ -322,3 +322,26 @@ fn flush_method_is_read_as_it_is_written() {
     }
     assert_eq!("fast".parse::<FlushMethod>(), Err(UnknownFlushMethod));
 }
+
+#[test]
+fn a_segment_that_was_cut_off_keeps_what_is_left_and_gets_its_length_back() {
+    for method in METHODS {
+        let temp = test_dir();
+        let (dir, files) = open(temp.path());
+        live(method, files, &[vec![write(1, 512, bytes(1, 5000))]], true);
+        let path = dir.view().segment_path(SegmentId(1));
+        let before = fs::read(&path).unwrap();
+        let found = 3000;
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(found).unwrap();
+        let repair = [Repair::SegmentLength { path: path.clone(), found, stated: SEGMENT_BYTES }];
+        assert_eq!(LogFiles::inspect(dir.view()).unwrap().repairs(), repair, "{method}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), found, "an inspector changes nothing");
+        // Written on both sides of the place where it was cut.
+        let more = bytes(2, 2000);
+        live(method, LogFiles::open(&dir).unwrap(), &[vec![write(1, 2500, more.clone())]], false);
+        let after = fs::read(&path).unwrap();
+        assert_eq!((after.len(), &after[..2500]), (SEGMENT_BYTES as usize, &before[..2500]), "{method}");
+        assert!(after[2500..4500] == more && after[4500..].iter().all(|byte| *byte == 0), "{method}");
+        assert!(LogFiles::open(&dir).unwrap().repairs().is_empty());
+    }
+}

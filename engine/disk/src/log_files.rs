@@ -65,12 +65,29 @@ fn unusable_spare(dir: &DataDirView) -> io::Result<Option<SegmentId>> {
     Ok((is_unused && is_unusable).then_some(last))
 }
 
-/// What is done before the log is judged, in a form that needs no judgement: the segment to remove, the length of the ring.
+/// Length of the segment, and the one that its header states, if that is more.
+fn cut_off(path: &Path) -> io::Result<Option<(u64, u32)>> {
+    let (mut header, file) = (Vec::new(), File::open(path)?);
+    let found = file.metadata()?.len();
+    io::Read::read_to_end(&mut io::Read::take(file, SECTOR_BYTES as u64), &mut header)?;
+    let stated = Reader::new(&header).ok().map(|reader| reader.header().segment_bytes);
+    Ok(stated.filter(|stated| found < u64::from(*stated)).map(|stated| (found, stated)))
+}
+
+/// What is done before the log is judged, in a form that needs no judgement: the segment to remove, the lengths of the others and of the ring.
 fn find_repairs(dir: &DataDirView) -> Result<(Option<SegmentId>, Vec<Repair>), LogOpenError> {
     let log_dir = dir.log_dir();
     let removed = unusable_spare(dir).map_err(failed(&log_dir, "look at its last segment"))?;
     let mut repairs: Vec<Repair> =
         removed.map(|segment| Repair::UnusedSegment { path: dir.segment_path(segment) }).into_iter().collect();
+    for segment in dir.segments().map_err(failed(&log_dir, "list it"))? {
+        let path = dir.segment_path(segment);
+        if Some(segment) != removed
+            && let Some((found, stated)) = cut_off(&path).map_err(failed(&path, "read its header"))?
+        {
+            repairs.push(Repair::SegmentLength { path, found, stated });
+        }
+    }
     let path = dir.rounds_path();
     match fs::metadata(&path) {
         Ok(metadata) if metadata.len() != ROUNDS_BYTES as u64 => {
@@ -85,6 +102,12 @@ fn find_repairs(dir: &DataDirView) -> Result<(Option<SegmentId>, Vec<Repair>), L
 fn carry_out(repair: &Repair) -> io::Result<()> {
     match repair {
         Repair::UnusedSegment { path } => fs::remove_file(path),
+        Repair::SegmentLength { path, stated, .. } => {
+            let mut file = fs::OpenOptions::new().append(true).open(path)?;
+            let missing = u64::from(*stated).saturating_sub(file.metadata()?.len());
+            io::copy(&mut io::Read::take(io::repeat(0), missing), &mut file)?;
+            file.sync_all()
+        }
         // As if it was missing: recovery must see that it is gone.
         Repair::RoundsLength { path, found: 0 } => fs::remove_file(path),
         Repair::RoundsLength { path, .. } => {
@@ -97,10 +120,14 @@ fn carry_out(repair: &Repair) -> io::Result<()> {
     }
 }
 
-/// Identifiers that were cut off are zeros, as if they were never written. None at all are none.
+/// What a slot of the ring has instead of an identifier that was cut off: nothing that can be read. Zeros would say that it was
+/// never written.
+const CUT_OFF: u8 = 0xff;
+
+/// Identifiers that were cut off cannot be read. None at all are none.
 fn of_their_length(mut rounds: Vec<u8>) -> Vec<u8> {
     if !rounds.is_empty() {
-        rounds.resize(ROUNDS_BYTES, 0);
+        rounds.resize(ROUNDS_BYTES, CUT_OFF);
     }
     rounds
 }

@@ -15,6 +15,15 @@ pub enum Repair {
         /// The segment.
         path: PathBuf,
     },
+    /// A log segment was cut off. The entries that are left stay; recovery judges what is missing.
+    SegmentLength {
+        /// The segment.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that its header states.
+        stated: u32,
+    },
     /// The ring of round identifiers has another length. What is left of it stays; recovery judges what is missing.
     RoundsLength {
         /// The ring.
@@ -42,6 +51,9 @@ impl fmt::Display for Repair {
         match self {
             Repair::UnusedSegment { path } => {
                 write!(f, "{}: a log segment that was never used is damaged: it is removed", path.display())
+            }
+            Repair::SegmentLength { path, found, .. } => {
+                write!(f, "{}: the log segment was cut off at {found} bytes: its length is repaired", path.display())
             }
             Repair::RoundsLength { path, found: 0 } => {
                 write!(f, "{}: the ring of round identifiers is empty: it is made again", path.display())

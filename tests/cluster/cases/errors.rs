@@ -203,3 +203,30 @@ fn a_node_that_cannot_start_says_why_in_one_line() {
     command.args(["--client", &client, "--peer", &peer]);
     run(command).fails(5, "node 1");
 }
+
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    let cluster = crate::setup::cluster();
+    for arguments in [&["status"][..], &["status", "--json"], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(HELIO);
+        command.args(arguments).env("HELIO_NODES", cluster.client_addresses().join(",")).stdout(writer);
+        let output = command.env_remove("RUST_LOG").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(0) && stderr.is_empty(), "{arguments:?}: {:?} {stderr}", output.status);
+    }
+}
+
+#[test]
+fn a_data_directory_without_its_marker_is_told_from_one_that_is_not_ours() {
+    let mut cluster = crate::setup::cluster();
+    let data = cluster.data_path(1);
+    assert!(cluster.stop(1).unwrap().success());
+    std::fs::rename(data.join("HELIOGRAPH"), data.join("log/HELIOGRAPH")).unwrap();
+    let path = data.to_str().unwrap();
+    helio("", &["log", "verify", path]).fails(14, "the marker file is damaged or gone");
+    cluster.start_node(1).unwrap();
+    assert_eq!(cluster.process(1).wait(PATIENCE).unwrap().and_then(|status| status.code()), Some(5));
+    std::fs::rename(data.join("log/HELIOGRAPH"), data.join("HELIOGRAPH")).unwrap();
+}

@@ -14,6 +14,7 @@ pub mod mutants;
 mod network;
 mod node;
 mod power;
+mod questions;
 mod random;
 mod rejoin;
 mod repairs;

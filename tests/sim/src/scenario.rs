@@ -23,8 +23,6 @@ const HEALED_SECONDS: u64 = 120;
 const CLEAN_SECONDS: u64 = 300;
 /// A receiver to which nothing is sent.
 const HASTY: &str = "hasty";
-/// Receivers ask whether there is more at most this often.
-const ASK_GAP_US: u64 = 300_000;
 /// Phases of a run, at most.
 pub const PHASES_MAX: u64 = 12;
 
@@ -96,8 +94,8 @@ pub struct Run {
     weather: Random, // draws faults and work, apart from the world's own chance
     restarts: BTreeMap<NodeId, u64>,
     endings: Vec<(u64, Ending)>,
-    ask_us: u64, // when receivers ask next whether there is more
-    told: u64,   // how often they were told that there is nothing
+    pub(crate) ask_us: u64, // when receivers ask next whether there is more
+    pub(crate) told: u64,   // how often they were told that there is nothing
     hash: u64,
 }
 
@@ -441,24 +439,6 @@ impl Run {
         }
         self.restart();
         self.end_faults();
-    }
-
-    /// Receivers that were told that there is nothing more know that.
-    fn check_questions(&mut self) {
-        for (at, user) in self.inboxes.iter_mut().enumerate() {
-            if let Some(asked_us) = user.take_caught_up() {
-                self.book.check_caught_up(at, user, asked_us);
-                self.told += 1;
-            }
-        }
-    }
-
-    /// Every now and then all receivers want to know whether there is more.
-    fn ask(&mut self) {
-        if self.world.now_us >= self.ask_us {
-            self.ask_us = self.world.now_us + ASK_GAP_US;
-            self.inboxes.iter_mut().for_each(|user| user.ask(&mut self.world));
-        }
     }
 
     /// What a user hears must be true at that moment, whoever it is.

@@ -298,8 +298,8 @@ impl Outcome {
                 node_names(&accepted.receipt.holders),
             ]);
         }
-        println!("{}", table.render());
-        println!(
+        say!("{}", table.render());
+        say!(
             "{}, {}, arrived at {} exactly once, intact and in order; n{} was killed as leader with {} on the \
              way, n{} led after {:.0} ms; {:.1} s in all",
             counted(photographs.len() as u64, "image"),
@@ -325,7 +325,7 @@ impl Outcome {
                     "holders": accepted.receipt.holders.iter().map(|holder| holder.address.node.0).collect::<Vec<_>>() })
             })
             .collect();
-        println!(
+        say!(
             "{}",
             json!({ "images": images, "receivers": RECEIVERS, "exactly_once": true, "leader_killed": self.leader_killed,
                 "leader_next": self.leader_next, "leaderless_ms": self.pause.as_secs_f64() * 1e3,

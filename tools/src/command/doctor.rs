@@ -31,7 +31,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
             .collect();
         let report = json!({ "cores": cores, "cpus": machine_cores, "memlock_bytes": memlock, "open_files_max": descriptors, "free_bytes": free, "findings": findings,
             "can_run": refusals == 0 });
-        println!("{report:#}");
+        say!("{report:#}");
     } else {
         let bytes = |value: Option<u64>| match value {
             Some(u64::MAX) => "no limit".to_owned(),
@@ -44,15 +44,13 @@ pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
             None => "unknown".to_owned(),
         };
         let (memlock, free) = (bytes(memlock), bytes(free));
-        println!(
-            "cores {cores} of {machine_cores} CPUs, locked memory {memlock}, open files {files}, free disk {free}"
-        );
+        say!("cores {cores} of {machine_cores} CPUs, locked memory {memlock}, open files {files}, free disk {free}");
         for finding in &findings {
             let word = if finding.severity == Severity::Refusal { "NO" } else { "warning" };
-            println!("{word}: {finding}");
+            say!("{word}: {finding}");
         }
         if refusals == 0 {
-            println!("a node with {} can run here", counted(u64::from(cores), "core"));
+            say!("a node with {} can run here", counted(u64::from(cores), "core"));
         }
     }
     match refusals {

@@ -98,16 +98,16 @@ fn receive(
 fn show(file: &StoredFile, is_json: bool) {
     let head = &file.head;
     if is_json {
-        println!(
+        say!(
             "{}",
             json!({ "seq": head.seq.0, "image": head.image.to_string(), "bytes": head.fingerprint.length,
                 "checksum": format!("{:016x}", head.fingerprint.checksum), "sender": head.sender, "name": head.name,
                 "index": head.index.0, "path": file.path, "damaged": head.is_damaged })
         );
     } else if head.is_damaged {
-        println!("{}: lost, from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
+        say!("{}: lost, from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
     } else {
         let bytes = counted(head.fingerprint.length, "byte");
-        println!("{}: {bytes} from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
+        say!("{}: {bytes} from {}, image {}, place {}", file.path.display(), head.sender, head.image, head.seq);
     }
 }

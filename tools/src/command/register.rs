@@ -13,9 +13,9 @@ pub fn run(arguments: &RegisterArguments) -> Result<(), Failure> {
     for name in &arguments.names {
         let inbox = client.register(name).map_err(|error| connect::failure(&error))?;
         if arguments.json {
-            println!("{}", json!({ "name": name, "inbox": inbox.0 }));
+            say!("{}", json!({ "name": name, "inbox": inbox.0 }));
         } else {
-            println!("{name}: inbox {inbox}");
+            say!("{name}: inbox {inbox}");
         }
     }
     Ok(())

@@ -114,7 +114,7 @@ impl Tally<'_> {
         let ms = receipt.elapsed.as_secs_f64() * 1e3;
         let holders = node_names(&receipt.holders);
         if self.arguments.json {
-            println!(
+            say!(
                 "{}",
                 json!({ "file": name, "accepted": true, "image": receipt.image.to_string(), "bytes": bytes,
                     "checksum": format!("{:016x}", receipt.fingerprint.checksum), "index": receipt.index.0,
@@ -128,7 +128,7 @@ impl Tally<'_> {
                 counted(bytes, "byte"),
                 receipt.index
             );
-            self.bar.suspend(|| println!("{line}"));
+            self.bar.suspend(|| say!("{line}"));
         }
     }
 
@@ -136,7 +136,7 @@ impl Tally<'_> {
         self.first.get_or_insert(failure.cause);
         if self.arguments.json {
             let code = failure.cause as u8;
-            println!("{}", json!({ "file": name, "accepted": false, "error": failure.text, "exit_code": code }));
+            say!("{}", json!({ "file": name, "accepted": false, "error": failure.text, "exit_code": code }));
         }
         // The text may begin with the name already.
         let text = failure.text.strip_prefix(&format!("{name}: ")).unwrap_or(&failure.text);
@@ -156,7 +156,7 @@ impl Tally<'_> {
         if all > 1 && !self.arguments.json {
             let rate = self.accepted_bytes as f64 / 1e6 / seconds.max(1e-9);
             let (images, bytes) = (counted(all as u64, "image"), counted(self.accepted_bytes, "byte"));
-            println!("{images} accepted, {bytes} in {seconds:.2} s, {rate:.1} MB/s");
+            say!("{images} accepted, {bytes} in {seconds:.2} s, {rate:.1} MB/s");
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ pub fn run(arguments: &StatusArguments) -> Result<(), Failure> {
     options.deadline = options.deadline.map(|patience| patience.min(PATIENCE_MAX));
     let picture = look(&options);
     if arguments.json {
-        println!("{:#}", picture.json());
+        say!("{:#}", picture.json());
     } else {
         picture.print();
     }
@@ -266,14 +266,11 @@ impl Picture {
     fn print(&self) {
         if let Some(newest) = self.newest() {
             let leader = self.leader().map_or("none".to_owned(), |leader| leader.to_string());
-            println!(
-                "cluster {}  leader {leader}  term {}  committed {}",
-                newest.cluster, newest.term.0, newest.committed
-            );
+            say!("cluster {}  leader {leader}  term {}  committed {}", newest.cluster, newest.term.0, newest.committed);
             if !self.has_majority() {
-                println!("{}", self.minority());
+                say!("{}", self.minority());
             }
-            println!(
+            say!(
                 "{}, {}, {} accepted and not yet acknowledged",
                 counted(newest.clients, "client"),
                 counted(newest.sessions, "session"),
@@ -298,11 +295,11 @@ impl Picture {
             table.row(self.row(node));
         }
         if !self.all().is_empty() {
-            println!("{}", table.render());
+            say!("{}", table.render());
         }
         // With no answer at all, the error tells it.
         for silent in self.silent.iter().filter(|_| !self.nodes.is_empty()) {
-            println!("{} does not answer: {}", silent.address, silent.failure.text);
+            say!("{} does not answer: {}", silent.address, silent.failure.text);
         }
     }
 

@@ -67,7 +67,14 @@ impl Disk {
         self.segments.insert(segment.0, bytes);
     }
 
+    /// Segments that were cut off get their length back before anything is written.
+    fn mend_lengths(&mut self) {
+        let length = self.segment_bytes as usize;
+        self.segments.values_mut().filter(|bytes| bytes.len() < length).for_each(|bytes| bytes.resize(length, 0));
+    }
+
     pub fn write(&mut self, writes: &[LogWrite]) {
+        self.mend_lengths();
         for write in writes {
             let file = self.file(write.file);
             file[write.offset as usize..][..write.bytes.len()].copy_from_slice(&write.bytes);
@@ -76,6 +83,7 @@ impl Disk {
 
     /// A power cut while `writes` are under way: `survives` chooses the sectors that are new.
     pub fn write_some(&mut self, writes: &[LogWrite], mut survives: impl FnMut(LogFile, usize) -> bool) {
+        self.mend_lengths();
         let mut whole = self.clone();
         whole.write(writes);
         for write in writes {

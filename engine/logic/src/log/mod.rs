@@ -7,6 +7,9 @@
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod damage_test;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 pub(crate) mod disk_model;
 pub mod fetch;
 pub mod flush;

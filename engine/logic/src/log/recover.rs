@@ -116,11 +116,6 @@ pub enum Fault {
     Missing,
     /// The header of the segment.
     Header(HeaderError),
-    /// The file is shorter than its header states.
-    Short {
-        /// Bytes of the file.
-        found: u64,
-    },
     /// The header is intact, but of another segment or with a signature that is not new.
     Stray {
         /// The segment it says it is.
@@ -159,7 +154,6 @@ impl fmt::Display for Fault {
             }
             Fault::Missing => f.write_str("the file of the segment is missing"),
             Fault::Header(error) => write!(f, "{error}"),
-            Fault::Short { found } => write!(f, "the file has only {found} bytes"),
             Fault::Stray { segment, signature } => {
                 write!(f, "the header is that of segment {} with signature {signature}", segment.0)
             }
@@ -460,12 +454,10 @@ fn open_segments<'a>(input: &RecoverInput<'a>) -> Result<Vec<Slot<'a>>, RecoverE
         }
         let fault = if header.segment != *segment || header.signature <= signature {
             Some(Fault::Stray { segment: header.segment, signature: header.signature })
-        } else if bytes.len() < header.segment_bytes as usize {
-            if unused() {
-                break;
-            }
-            Some(Fault::Short { found: bytes.len() as u64 })
+        } else if bytes.len() < header.segment_bytes as usize && unused() {
+            break;
         } else {
+            // One that was cut off has no entries where it ends: what was there, others prove.
             signature = header.signature;
             None
         };
@@ -481,7 +473,7 @@ fn find(walk: &Walk, fault: Option<Fault>, broken: Option<Broken>, behind: &Behi
         fault: fault.unwrap_or(if walk.sealed { Fault::Missing } else { Fault::Entry(Reason::Zeros) }),
         last: LogIndex(walk.last),
         round: walk.round,
-        proof: behind.proven.1.filter(|_| behind.proven.0 > walk.end),
+        proof: behind.proven.1.filter(|_| behind.proven.0 > walk.end).or_else(|| later_round(walk, rounds)),
         identifier: trace(walk, behind, rounds),
         remains: behind.remains,
     };
@@ -511,6 +503,14 @@ fn find(walk: &Walk, fault: Option<Fault>, broken: Option<Broken>, behind: &Behi
     finding
 }
 
+/// If more than one round left its identifier and is not there: the last of them, before which the others were durable.
+fn later_round(walk: &Walk, rounds: &Rounds<'_>) -> Option<Proof> {
+    let lost = rounds.records().filter(|record| record.round > walk.round && !record.is_void());
+    let (first, last) =
+        lost.fold((u64::MAX, 0), |(first, last), record| (first.min(record.round), last.max(record.round)));
+    (first < last).then_some(Proof::Identifier { round: last })
+}
+
 /// Whether the round that is missing at the end left its identifier. Any doubt counts.
 fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
     if let Some(record) = rounds.records().find(|record| record.round > walk.round && !record.is_void()) {
@@ -521,11 +521,13 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
     if is_new && walk.round == 0 && behind.remains == 0 {
         return Trace::Absent;
     }
+    let has_holes = rounds.has_holes(walk.round);
     let cut = behind.cut.then_some(walk.round);
     // Remains of the last round, if that is known to be whole, were cut off before and are not yet zeroed.
     let remains = behind.rounds.iter().copied().filter(|round| *round != walk.round);
     for round in cut.into_iter().chain([walk.round + 1]).chain(remains) {
         match rounds.identifier(round) {
+            Identifier::Absent if has_holes && rounds.is_empty(round) => return Trace::Unreadable { round },
             Identifier::Absent => {}
             Identifier::Present(_) => return Trace::Present { round },
             Identifier::Unreadable => return Trace::Unreadable { round },
@@ -535,7 +537,7 @@ fn trace(walk: &Walk, behind: &Behind, rounds: &Rounds<'_>) -> Trace {
 }
 
 /// What must be durable before the log is used: zeros over the remains, an identifier for the last round if it has none, and
-/// void ones for the numbers that are passed over and for the rounds that are lost.
+/// void ones for the numbers that are passed over, for the rounds that are lost, and for those whose slots are spoiled.
 fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>, store: StoreId) -> Vec<LogWrite> {
     let mut writes = Vec::new();
     for reader in readers.iter().filter(|reader| reader.header().segment >= walk.end.segment) {
@@ -567,7 +569,19 @@ fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>
     let passed_over: BTreeSet<u64> = passed_over.chain(lost.map(|record| record.round)).collect();
     let passed_over =
         passed_over.into_iter().map(void).filter(|void| last.is_none_or(|last| last.offset() != void.offset()));
-    for record in passed_over.chain(last) {
+    let written: Vec<RoundRecord> = passed_over.chain(last).collect();
+    // Nor may the next start take for a hole what it is told of here.
+    for (slot, round) in rounds.spoiled(round_max) {
+        let offset = slot as u32 * SECTOR_BYTES as u32;
+        if written.iter().all(|record| record.offset() != offset) {
+            let bytes = round.map_or_else(
+                || vec![0; SECTOR_BYTES],
+                |round| RoundRecord { durable: walk.round.min(round - 1), ..void(round) }.encode(store).to_vec(),
+            );
+            writes.push(LogWrite { file: LogFile::Rounds, offset, bytes });
+        }
+    }
+    for record in written {
         if rounds.record(record.round).is_none_or(|found| found.end != record.end) {
             let bytes = record.encode(store).to_vec();
             writes.push(LogWrite { file: LogFile::Rounds, offset: record.offset(), bytes });
@@ -579,4 +593,4 @@ fn mend(walk: &Walk, round_max: u64, readers: &[Reader<'_>], rounds: &Rounds<'_>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 #[path = "recover_test.rs"]
-mod tests;
+pub(super) mod tests;

@@ -72,7 +72,7 @@ pub enum Slot {
 /// What the ring says about one round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Identifier {
-    /// Its slot is readable and holds something older, or says that the round is void.
+    /// Its slot is readable and holds something older or nothing yet, or says that the round is void.
     Absent,
     /// Its record is there.
     Present(RoundRecord),
@@ -160,6 +160,28 @@ impl<'a> Rounds<'a> {
         self.bytes.is_empty()
     }
 
+    /// Whether a slot that was certainly written holds nothing: the rounds before `round`, the last one of the log, left their
+    /// identifiers in it. Then other slots that hold nothing do not tell that nothing was written.
+    pub fn has_holes(&self, round: u64) -> bool {
+        (round.saturating_sub(ROUNDS_SLOTS - 1).max(1)..round).any(|earlier| self.slot(slot_of(earlier)) == Slot::Zero)
+    }
+
+    /// Slots that can be neither read nor believed, with the newest round up to `round_max` that has its place there, if any.
+    pub fn spoiled(&self, round_max: u64) -> impl Iterator<Item = (u64, Option<u64>)> + use<'a> {
+        let rounds = *self;
+        (0..ROUNDS_SLOTS).filter_map(move |slot| {
+            let behind = (slot_of(round_max) + ROUNDS_SLOTS - slot) % ROUNDS_SLOTS;
+            let newest = round_max.checked_sub(behind).filter(|newest| *newest > 0);
+            let is_spoiled = match rounds.slot(slot) {
+                Slot::Record(_) => false,
+                Slot::Zero => newest.is_some(),
+                // Of a ring that is gone another one is made, with zeros.
+                Slot::Unreadable => newest.is_some() || !rounds.is_missing(),
+            };
+            is_spoiled.then_some((slot, newest))
+        })
+    }
+
     /// Whether every slot can be read and speaks of no entries.
     pub fn is_void(&self) -> bool {
         (0..ROUNDS_SLOTS).all(|slot| match self.slot(slot) {
@@ -175,6 +197,11 @@ impl<'a> Rounds<'a> {
             Slot::Record(record) if record.round == round => Some(record),
             _ => None,
         }
+    }
+
+    /// Whether the slot of `round` holds nothing.
+    pub fn is_empty(&self, round: u64) -> bool {
+        self.slot(slot_of(round)) == Slot::Zero
     }
 
     /// What the sector `slot` holds.

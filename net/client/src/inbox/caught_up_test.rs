@@ -1,6 +1,6 @@
 //! Scripts against the inbox session: when it asks whether there is more, and what it makes of the answers.
 
-use super::inbox_test::Script;
+use super::script::Script;
 use crate::scripted::compare;
 use proto::error::Refusal;
 

@@ -54,12 +54,14 @@ impl Segment {
 /// The segments at `path`: a segment, a folder of them, or a data directory.
 pub fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
     let is_single = !path.is_dir();
+    // What one that is to be used again holds says nothing.
+    let is_spare = |path: &PathBuf| path.file_name().is_some_and(|name| name == "spare");
     let files = if is_single {
         vec![path.to_owned()]
     } else {
         let folder = DataDirView::open(path).map_or_else(|_| path.to_owned(), |view| view.log_dir());
         let entries = fs::read_dir(&folder).map_err(|error| unread(&folder, &error))?;
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file() && !is_spare(path)).collect()
     };
     let mut found: Vec<Segment> = Vec::new();
     for file in files {
@@ -68,6 +70,7 @@ pub fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
             // In a folder what cannot be mapped is just no segment; or it was one, and vanished meanwhile.
             Err(Unread::Open(_) | Unread::Header(_, false)) if !is_single => {}
             Err(Unread::Open(error) | Unread::Bytes(error)) => return Err(unread(&file, &error)),
+            Err(Unread::Header(error, _)) if !is_single => eprintln!("helio: {}: bad: {error}", file.display()),
             Err(Unread::Header(error, _)) => {
                 let text = format!("is no segment of a log ({error}): name a segment, or the data directory");
                 return Err(failure(&file, &text));
