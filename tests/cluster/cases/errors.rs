@@ -223,10 +223,10 @@ fn a_data_directory_without_its_marker_is_told_from_one_that_is_not_ours() {
     let mut cluster = crate::setup::cluster();
     let data = cluster.data_path(1);
     assert!(cluster.stop(1).unwrap().success());
-    std::fs::rename(data.join("HELIOGRAPH"), data.join("log/HELIOGRAPH")).unwrap();
+    fs::rename(data.join("HELIOGRAPH"), data.join("log/HELIOGRAPH")).unwrap();
     let path = data.to_str().unwrap();
     helio("", &["log", "verify", path]).fails(14, "the marker file is damaged or gone");
     cluster.start_node(1).unwrap();
     assert_eq!(cluster.process(1).wait(PATIENCE).unwrap().and_then(|status| status.code()), Some(5));
-    std::fs::rename(data.join("log/HELIOGRAPH"), data.join("HELIOGRAPH")).unwrap();
+    fs::rename(data.join("log/HELIOGRAPH"), data.join("HELIOGRAPH")).unwrap();
 }
