@@ -161,6 +161,11 @@ impl Life {
         self.open.iter().flat_map(|open| open.holders.iter().map(|holder| (open.index, holder)))
     }
 
+    /// Whether entries are missing that may have said more of the image.
+    pub fn has_gaps(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
     fn note_gap(&mut self, index: u64) {
         let before = std::mem::replace(&mut self.last, index);
         if index == before + 1 {

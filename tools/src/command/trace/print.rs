@@ -50,6 +50,12 @@ fn head(arguments: &TraceArguments, report: &Report) -> String {
             let (length, checksum) = (grouped(ready.fingerprint.length), ready.fingerprint.checksum);
             format!("{} {:?}: {length} bytes, checksum {checksum:016x}, from {sender}", ready.image, ready.name)
         }
+        None if life.has_gaps() => {
+            format!(
+                "{}: no record that made it ready is left; snapshots stand for the entries that are gone",
+                arguments.image
+            )
+        }
         None => format!("{}: no record that made it ready", arguments.image),
     }
 }
@@ -70,7 +76,11 @@ fn print_directory(out: &mut impl Write, report: &Report, directory: &Directory)
     for core in witness.cores.iter().filter(|core| !core.chunks.is_empty()) {
         let address = Address { node: witness.node, core: core.core };
         let is_needed = report.life.holders().any(|(_, holder)| holder.address == address);
-        let remark = if is_needed { "" } else { "; freed, or never named as holder" };
+        let remark = match (is_needed, report.life.ready.is_none() && report.life.has_gaps()) {
+            (true, _) => "",
+            (false, true) => "; whether they are needed is not told by the entries that are left",
+            (false, false) => "; freed, or never named as holder",
+        };
         writeln!(out, "  core {}: {}{remark}", core.core.0, sum(core, length))?;
         for Chunk { number, bytes, file, offset } in &core.chunks {
             writeln!(
