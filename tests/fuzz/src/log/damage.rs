@@ -178,7 +178,8 @@ fn forge_header(script: &mut Script<'_>, disk: &mut Disk) {
     let bytes = disk.segments.get_mut(&segment).expect("chosen from it");
     let Ok(mut header) = SegmentHeader::decode(bytes) else { return };
     match script.below(6) {
-        0 => header.segment_bytes = script.word(),
+        // One that states more than there is was cut off: the file gets that length.
+        0 => header.segment_bytes = script.word() % (64 << 10),
         1 => change(script, &mut header.segment.0),
         2 => change(script, &mut header.signature),
         3 => change(script, &mut header.durable),

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use logic::io::{LogFile, LogWrite, SegmentId};
 use logic::log::layout::SEGMENT_FIRST;
 use logic::log::rounds::ROUNDS_SLOTS;
-use logic::log::{Log, LogConfig, Position, ROUNDS_BYTES, RecoverError, RecoverInput, RoundRecord, StoreId};
+use logic::log::{Log, LogConfig, Position, ROUNDS_BYTES, Reader, RecoverError, RecoverInput, RoundRecord, StoreId};
 use proto::ids::{ClusterId, Term};
 use proto::limits::SECTOR_BYTES;
 use raft::eraftpb::Entry;
@@ -20,7 +20,8 @@ use logic::vote::Healing;
 pub const STORE: StoreId = StoreId { cluster: ClusterId(0xc1), nonce: 0x4e };
 /// Recovery keeps each entry twice at most (in the log's memory and with whoever replays it), small ones with overhead.
 const HEAP_PER_BYTE: usize = 16;
-const HEAP_BYTES: usize = 256 << 10;
+/// Beyond that: a ring that is all spoiled is written anew, and the log keeps those writes twice for a moment.
+const HEAP_BYTES: usize = (256 << 10) + 2 * ROUNDS_BYTES as usize;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Disk {
@@ -68,17 +69,23 @@ impl Disk {
         self.write_some(writes, || true);
     }
 
+    /// Whoever opens the files gives back their lengths to those that were cut off, before anything is written. What is gone of
+    /// the ring cannot be read from then on; of one that is gone altogether another one is made.
+    fn mend_lengths(&mut self) {
+        for bytes in self.segments.values_mut() {
+            let stated = Reader::new(bytes).map_or(0, |reader| reader.header().segment_bytes as usize);
+            bytes.resize(bytes.len().max(stated), 0);
+        }
+        let rest = if self.rounds.is_empty() { 0 } else { 0xff };
+        self.rounds.resize(ROUNDS_BYTES as usize, rest);
+    }
+
     /// A power cut while `writes` are under way: `survives` says for each sector whether it is new.
     pub fn write_some(&mut self, writes: &[LogWrite], mut survives: impl FnMut() -> bool) {
+        self.mend_lengths();
         for write in writes {
             let begin = write.offset as usize;
             let file = self.file(write.file);
-            // The ring may have been lost; whoever opens the files makes them whole again.
-            let length = file.len().max(match write.file {
-                LogFile::Rounds => ROUNDS_BYTES as usize,
-                LogFile::Segment(_) => 0,
-            });
-            file.resize(length, 0);
             let mut at = begin;
             while at < begin + write.bytes.len() {
                 let end = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(begin + write.bytes.len());
