@@ -33,6 +33,7 @@ use crate::direct_io::{self, join_all};
 use crate::error::{Outcome, from_glommio, outcome};
 use crate::machine;
 use crate::new_file::{self, NewFile, blocking};
+use crate::reading;
 use crate::repair::Repair;
 
 /// Reads and writes under way at once: well below the 128 entries of the ring, and enough for any disk of today.
@@ -301,7 +302,7 @@ fn slot_runs(slots: Vec<(FileId, u32, SlotSector)>) -> Vec<SlotRun> {
 /// A file that was cut off reads as if it had its length again, and one without a whole header as if it had ours.
 fn load_file(dir: &DataDirView, core: CoreId, file: FileId, sync: bool) -> Result<FoundChunkFile, ChunkOpenError> {
     let path = dir.chunk_path(core, file);
-    let opened = File::open(&path).map_err(failed(&path, "open it"))?;
+    let opened = reading::open(&path).map_err(failed(&path, "open it"))?;
     if sync {
         opened.sync_data().map_err(failed(&path, "sync it"))?;
     }

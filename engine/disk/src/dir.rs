@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use logic::io::{FileId, SegmentId};
 use proto::ids::{CoreId, LogIndex, NodeId};
 
+use crate::reading;
 use crate::set_aside::SET_ASIDE;
 
 const LOCK: &str = "LOCK";
@@ -176,7 +177,7 @@ impl DataDir {
     /// Why the directory cannot be used now, if another process has it. Changes nothing, and proves nothing for later.
     #[must_use]
     pub fn in_use(path: &Path) -> Option<DirError> {
-        let mut file = File::open(path.join(LOCK)).ok()?;
+        let mut file = reading::open(&path.join(LOCK)).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(DirError::InUse { path: path.to_owned(), pid: holder(&mut file) }),
             // Free, and let go of again at once.
@@ -375,7 +376,7 @@ impl Marker {
 
     fn read(dir: &Path) -> Result<Option<Marker>, DirError> {
         let path = dir.join(MARKER);
-        let file = match File::open(&path) {
+        let file = match reading::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(system(&path, "open it")(error)),

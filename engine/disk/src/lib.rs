@@ -29,6 +29,7 @@ pub mod machine;
 mod new_file;
 #[cfg(test)]
 mod no_space_test;
+mod reading;
 pub mod repair;
 mod set_aside;
 pub mod small_files;

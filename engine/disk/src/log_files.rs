@@ -19,6 +19,7 @@ use memmap2::{Advice, Mmap, MmapOptions};
 use proto::limits::SECTOR_BYTES;
 
 use crate::dir::{DataDir, DataDirView, publish, remove_unfinished, sync_dir};
+use crate::reading;
 use crate::repair::Repair;
 
 /// Bytes of the file of round identifiers.
@@ -49,13 +50,13 @@ fn unusable_spare(dir: &DataDirView) -> io::Result<Option<SegmentId>> {
     let Some(last) = dir.segments()?.into_iter().max() else { return Ok(None) };
     let path = dir.segment_path(last);
     // Nearly always the header tells that it can be used.
-    let (mut header, file) = (Vec::new(), File::open(&path)?);
+    let (mut header, file) = (Vec::new(), reading::open(&path)?);
     let length = file.metadata()?.len();
     io::Read::read_to_end(&mut io::Read::take(file, SECTOR_BYTES as u64), &mut header)?;
     if Reader::new(&header).is_ok_and(|reader| length >= u64::from(reader.header().segment_bytes)) {
         return Ok(None);
     }
-    let bytes = fs::read(&path)?;
+    let bytes = reading::read(&path)?;
     let is_unused = bytes.iter().skip(SECTOR_BYTES).all(|byte| *byte == 0);
     let is_unusable = match Reader::new(&bytes) {
         Ok(reader) => bytes.len() < reader.header().segment_bytes as usize,
@@ -67,7 +68,7 @@ fn unusable_spare(dir: &DataDirView) -> io::Result<Option<SegmentId>> {
 
 /// Length of the segment, and the one that its header states, if that is more.
 fn cut_off(path: &Path) -> io::Result<Option<(u64, u32)>> {
-    let (mut header, file) = (Vec::new(), File::open(path)?);
+    let (mut header, file) = (Vec::new(), reading::open(path)?);
     let found = file.metadata()?.len();
     io::Read::read_to_end(&mut io::Read::take(file, SECTOR_BYTES as u64), &mut header)?;
     let stated = Reader::new(&header).ok().map(|reader| reader.header().segment_bytes);
@@ -112,7 +113,7 @@ fn carry_out(repair: &Repair) -> io::Result<()> {
         Repair::RoundsLength { path, found: 0 } => fs::remove_file(path),
         Repair::RoundsLength { path, .. } => {
             let new = path.with_extension("new");
-            fs::write(&new, of_their_length(fs::read(path)?))?;
+            fs::write(&new, of_their_length(reading::read(path)?))?;
             File::open(&new)?.sync_all()?;
             publish(&new, path)
         }
@@ -141,7 +142,7 @@ pub struct SegmentMap {
 impl SegmentMap {
     /// Maps a file. Touches nothing yet.
     pub fn open(path: &Path) -> io::Result<SegmentMap> {
-        SegmentMap::map(&File::open(path)?)
+        SegmentMap::map(&reading::open(path)?)
     }
 
     #[allow(unsafe_code)]
@@ -235,7 +236,7 @@ impl LogFiles {
         let found = dir.segments().map_err(failed(&log_dir, "list it"))?;
         for segment in found.into_iter().filter(|segment| Some(*segment) != left_out) {
             let path = dir.segment_path(segment);
-            let file = File::open(&path).map_err(failed(&path, "open it"))?;
+            let file = reading::open(&path).map_err(failed(&path, "open it"))?;
             if sync {
                 file.sync_data().map_err(failed(&path, "sync it"))?;
             }
@@ -244,7 +245,7 @@ impl LogFiles {
             segments.insert(segment, Arc::new(map));
         }
         let path = dir.rounds_path();
-        let rounds = match File::open(&path) {
+        let rounds = match reading::open(&path) {
             Ok(mut file) => {
                 if sync {
                     file.sync_data().map_err(failed(&path, "sync it"))?;

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::reading;
+
 /// Enough for every disk that O_DIRECT knows: offset, length and address are multiples of this.
 const ALIGN_BYTES: usize = 4096;
 
@@ -26,12 +28,13 @@ pub struct SegmentTail {
 impl SegmentTail {
     /// Opens a segment and reads nothing yet. Blocking.
     pub fn open(path: &Path) -> io::Result<SegmentTail> {
-        let (file, is_direct) = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
-            Ok(file) => (file, true),
-            // The filesystem has no O_DIRECT.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (File::open(path)?, false),
-            Err(error) => return Err(error),
-        };
+        let (file, is_direct) =
+            match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_NONBLOCK).open(path) {
+                Ok(file) => (file, true),
+                // The filesystem has no O_DIRECT.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (reading::open(path)?, false),
+                Err(error) => return Err(error),
+            };
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let room = vec![0; length.next_multiple_of(ALIGN_BYTES) + ALIGN_BYTES];
         let begin = room.as_ptr().align_offset(ALIGN_BYTES);
@@ -58,7 +61,7 @@ impl SegmentTail {
                 Ok(read) => at += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.is_direct && error.raw_os_error() == Some(libc::EINVAL) => {
-                    self.file = File::open(&self.path)?;
+                    self.file = reading::open(&self.path)?;
                     self.is_direct = false;
                 }
                 Err(error) => return Err(error),

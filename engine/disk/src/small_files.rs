@@ -16,6 +16,7 @@ use proto::limits::SECTOR_BYTES;
 
 use crate::dir::{DataDir, DataDirView, publish, replace_file, sync_dir};
 use crate::new_file::blocking;
+use crate::reading;
 
 /// Where the copies lie: in different blocks of any disk of today.
 const COPY_OFFSETS: [u64; 2] = [0, 4096];
@@ -29,7 +30,7 @@ pub type VoteSector = Box<[u8; SECTOR_BYTES]>;
 /// Both copies as found, made durable; `None` if the file does not exist. A copy that cannot be read comes as
 /// ones: never as zeros, which would say that nothing was ever written there. Blocking.
 pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
-    let file = match File::open(dir.vote_path()) {
+    let file = match reading::open(&dir.vote_path()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -54,7 +55,7 @@ pub fn read_identity(dir: &DataDirView) -> io::Result<Option<Vec<u8>>> {
     // The content was synced before the file got its name; the name may not be.
     sync_dir(dir.path())?;
     match fs::metadata(&path) {
-        Ok(metadata) if metadata.len() <= IDENTITY_BYTES_MAX => fs::read(&path).map(Some),
+        Ok(metadata) if metadata.len() <= IDENTITY_BYTES_MAX => reading::read(&path).map(Some),
         Ok(metadata) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("{}: {} bytes are no identity", path.display(), metadata.len()),

@@ -18,17 +18,19 @@ use crate::direct_io;
 use crate::error::{Outcome, from_glommio, outcome};
 use crate::log_files::SegmentMap;
 use crate::new_file::blocking;
+use crate::reading;
 
 /// The snapshots as found at start, mapped.
 #[derive(Debug)]
 pub struct SnapshotMaps {
-    // None: it cannot be read.
+    // None: its bytes are lost.
     maps: Vec<(LogIndex, Option<SegmentMap>)>,
 }
 
 impl SnapshotMaps {
-    /// Maps every snapshot, after removing what was never finished. One that cannot be read is as good as empty: there are
-    /// others, and other nodes. Blocking.
+    /// Maps every snapshot, after removing what was never finished. One whose bytes are lost is as good as empty: there are
+    /// others, and other nodes. Any other failure is an error: a snapshot that only cannot be read now may be what the log
+    /// begins with. Blocking.
     pub fn open(dir: &DataDir) -> io::Result<SnapshotMaps> {
         let path = dir.view().snapshots_dir();
         remove_unfinished(&path)?;
@@ -41,11 +43,15 @@ impl SnapshotMaps {
         let mut maps = Vec::new();
         for index in dir.snapshots()? {
             let path = dir.snapshot_path(index);
-            let map = SegmentMap::open(&path).and_then(|map| map.touch(0, map.len()).map(|()| map));
-            if let Err(error) = &map {
-                tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read");
-            }
-            maps.push((index, map.ok()));
+            let map = match SegmentMap::open(&path).and_then(|map| map.touch(0, map.len()).map(|()| map)) {
+                Ok(map) => Some(map),
+                Err(error) if reading::is_content_lost(&error) => {
+                    tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read");
+                    None
+                }
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            };
+            maps.push((index, map));
         }
         Ok(SnapshotMaps { maps })
     }
@@ -107,11 +113,11 @@ impl SnapshotFiles {
         .await
     }
 
-    /// Reads at most that many bytes of one that is finished; fewer at its end.
+    /// Reads at most that many bytes of one that is finished; fewer at its end. `Unreadable`: the bytes are lost, or the file is.
     pub async fn read(&self, index: LogIndex, offset: u64, length: u32) -> Result<Vec<u8>, DiskError> {
         let path = self.dir.snapshot_path(index);
         let read = blocking(move || {
-            let file = File::open(&path)?;
+            let file = reading::open(&path)?;
             let rest = file.metadata()?.len().saturating_sub(offset).min(u64::from(length));
             let mut bytes = vec![0; usize::try_from(rest).expect("at most `length`")];
             file.read_exact_at(&mut bytes, offset)?;
@@ -119,7 +125,8 @@ impl SnapshotFiles {
         });
         read.await.map_err(|error| {
             tracing::error!(index = index.0, offset, %error, "a snapshot could not be read");
-            DiskError::Unreadable
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            if is_gone || reading::is_content_lost(&error) { DiskError::Unreadable } else { DiskError::Refused }
         })
     }
 
@@ -202,5 +209,32 @@ mod tests {
         .unwrap();
         assert_eq!(SnapshotMaps::open(&dir).unwrap().contents(), [(other, &[4; 512][..])]);
         assert_eq!(fs::read_dir(dir.view().snapshots_dir()).unwrap().count(), 1, "what was not finished is gone");
+    }
+
+    #[test]
+    fn snapshot_that_only_cannot_be_opened_now_is_no_bad_one() {
+        let temp = test_dir();
+        let dir = DataDir::open(temp.path(), NodeId(1), 1, true).unwrap();
+        let (good, odd) = (dir.view().snapshot_path(LogIndex(5)), dir.view().snapshot_path(LogIndex(9)));
+        fs::write(&good, [1; 512]).unwrap();
+        // As for want of a permission, whoever runs this: what it leads to goes round in a circle.
+        std::os::unix::fs::symlink(&odd, &odd).unwrap();
+        for found in [SnapshotMaps::inspect(dir.view()), SnapshotMaps::open(&dir)] {
+            let error = found.unwrap_err().to_string();
+            assert!(error.contains("0000000000000009.snap"), "{error}");
+        }
+        executor::run("refused", async {
+            let files = SnapshotFiles::new(&dir);
+            assert_eq!(files.read(LogIndex(9), 0, 512).await, Err(DiskError::Refused));
+            assert_eq!(files.read(LogIndex(7), 0, 512).await, Err(DiskError::Unreadable), "it is gone");
+        })
+        .unwrap();
+        fs::remove_file(&odd).unwrap();
+        // One that was emptied is a bad one.
+        fs::write(&odd, []).unwrap();
+        assert_eq!(
+            SnapshotMaps::open(&dir).unwrap().contents(),
+            [(LogIndex(5), &[1; 512][..]), (LogIndex(9), &[][..])]
+        );
     }
 }

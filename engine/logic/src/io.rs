@@ -99,6 +99,9 @@ pub enum DiskError {
     NoSpace,
     /// The device could not read.
     Unreadable,
+    /// The system refused to open or to read: for want of a permission, of memory, of descriptors. This says nothing about what
+    /// is there.
+    Refused,
 }
 
 /// What a shard is told.

@@ -141,3 +141,40 @@ fn a_start_does_without_bad_snapshots_and_without_what_a_good_one_has() {
     receive_and_check(&cluster, &ledger, "gallery");
     cluster.check_alive().unwrap();
 }
+
+#[test]
+fn snapshots_that_only_cannot_be_opened_refuse_the_start_and_nothing_is_lost() {
+    let mut cluster = cluster();
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    for image in 0..5 {
+        send(&sender(&cluster), &mut ledger, &format!("early-{image}"), &["gallery"], 3000);
+    }
+    fill_log(&cluster, 3 << 20);
+    cluster.stop_all().unwrap();
+    let listing = |cluster: &Cluster, number| {
+        let segments = files(cluster, number, "log", "seg");
+        segments.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    for number in 1..=3 {
+        // Like a permission that is missing, whoever runs this: a link that leads to itself.
+        let snapshots = files(&cluster, number, "snapshots", "snap");
+        assert_eq!(snapshots.len(), 2);
+        for path in &snapshots {
+            fs::rename(path, path.with_extension("aside")).unwrap();
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }
+        let (data, config) = (cluster.data_path(number), cluster.config_path(number));
+        let before = listing(&cluster, number);
+        helio("", &["log", "verify", data.to_str().unwrap()]).fails(14, "correct its permissions");
+        helio("", &["node", "--config", config.to_str().unwrap()]).fails(5, "correct its permissions");
+        assert!(listing(&cluster, number) == before, "the log changed");
+        for path in &snapshots {
+            fs::remove_file(path).unwrap();
+            fs::rename(path.with_extension("aside"), path).unwrap();
+        }
+    }
+    cluster.start_all().unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    receive_and_check(&cluster, &ledger, "gallery");
+}

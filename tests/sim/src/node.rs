@@ -21,6 +21,8 @@ use crate::world::{Event, World};
 const FS_FREE_BYTES: u64 = 16 << 30;
 /// A slow disk is slower by this.
 const SLOW_FACTOR: u64 = 100;
+/// One in so many reads of a snapshot is refused for want of a descriptor, say.
+const REFUSED_READS: u64 = 41;
 
 /// A disk operation under way.
 #[derive(Debug)]
@@ -519,7 +521,8 @@ impl World {
                 Input::SnapshotFinished { ticket, result: Ok(()) }
             }
             Done::SnapshotRead { ticket, index, offset, length } => {
-                let result = node.group.snapshots.read(index, offset, length).ok_or(DiskError::Unreadable);
+                let found = node.group.snapshots.read(index, offset, length).ok_or(DiskError::Unreadable);
+                let result = if ticket.0.is_multiple_of(REFUSED_READS) { Err(DiskError::Refused) } else { found };
                 Input::SnapshotRead { ticket, result }
             }
             Done::Segment { segment, header } => {

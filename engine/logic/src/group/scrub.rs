@@ -112,6 +112,11 @@ impl Running {
             return self.read_on(cx);
         }
         let fault = match result {
+            // It may be good: the next pass looks again.
+            Err(DiskError::Refused) => {
+                self.scrub.phase = Phase::Snapshots(mark.index);
+                return;
+            }
             Err(error) => Some(format!("it cannot be read: {error:?}")),
             Ok(bytes) => {
                 reading.offset += bytes.len() as u64;

@@ -309,8 +309,8 @@ impl Snapshots {
         let SnapshotMark { index, term } = mark;
         match result {
             Ok(data) => cx.send(to, PeerMessage::SnapshotPart { index, term, offset, data }),
-            Err(_) => {
-                if self.is_kept(mark) {
+            Err(error) => {
+                if error != DiskError::Refused && self.is_kept(mark) {
                     self.drop_bad(mark);
                 }
                 cx.send(to, PeerMessage::SnapshotGone { index, term });

@@ -38,7 +38,11 @@ impl GroupFound {
     ) -> Result<GroupFound, NodeError> {
         let log = log.map_err(|error| NodeError::Data { text: error.to_string() })?;
         let snapshots = snapshots.map_err(|error| NodeError::Data {
-            text: format!("{}: cannot read the snapshots: {error}", dir.snapshots_dir().display()),
+            text: format!(
+                "{}: cannot read the snapshots: {error}; correct its permissions, or what else keeps it from being read. \
+                 Nothing was changed",
+                dir.snapshots_dir().display()
+            ),
         })?;
         let path = dir.identity_path();
         let identity = small_files::read_identity(dir).map_err(unread(path.clone()))?;
