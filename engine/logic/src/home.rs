@@ -41,7 +41,7 @@ use self::upload::{Chunk, NoticeState, Other, Source, Uploading, feed, names_sum
 use crate::context::Context;
 use crate::ingest::chunk_length;
 use crate::io::{Body, BodyRef, DiskError, FileId, Ticket};
-use crate::limits::{FOUND_IDLE_US, HOME_UPLOADS_MAX, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
+use crate::limits::{FOUND_IDLE_US, HOME_UPLOADS_MAX, NO_ROOM_US, NOTICE_RETRY_US, ORPHAN_US, STALL_US, UNCLAIMED_MAX};
 use crate::mutant::Mutant;
 use crate::shard::ShardConfig;
 use crate::store::chunks::{ChunkId, Chunks};
@@ -60,6 +60,13 @@ pub(crate) struct Home {
     repairs: Repairs,
     scrub: Scrub,
     is_looking: bool, // a chunk in doubt is being read
+    no_room: Option<NoRoom>,
+}
+
+/// No log had room for the record of an image.
+struct NoRoom {
+    until_us: u64, // nothing new is begun before that
+    text: String,
 }
 
 /// An image in the store.
@@ -105,6 +112,7 @@ impl Home {
             repairs: Repairs::new(config.entropy[3]),
             scrub: Scrub::new(config.scrub_pass_us, now_us),
             is_looking: false,
+            no_room: None,
         };
         // Of several slots of one chunk the youngest comes last, and counts until a record says which bytes are meant.
         found.sort_unstable_by_key(|slot| (slot.image, slot.chunk, slot.birth));
@@ -355,6 +363,12 @@ impl Home {
             LeaderAnswer::Refused { refusal, .. } if refusal.is_transient() => {
                 upload.notice = NoticeState::Again { at_us: cx.now.mono_us + NOTICE_RETRY_US };
             }
+            LeaderAnswer::Refused { refusal: Refusal::NoSpace, text } => {
+                // No log has room. An earlier notice may stand in one all the same, so this is no final word.
+                upload.notice = NoticeState::Again { at_us: cx.now.mono_us + NOTICE_RETRY_US };
+                upload.tell_senders(cx, Refusal::Busy, &text);
+                self.no_room = Some(NoRoom { until_us: cx.now.mono_us + NO_ROOM_US, text });
+            }
             LeaderAnswer::Refused { refusal, text } => self.give_up(cx, image, refusal, &text),
             other => tracing::warn!(%image, ?other, "the leader answered a notice with something else"),
         }
@@ -529,7 +543,12 @@ impl Home {
             return Err((Refusal::Busy, "too many uploads are open at this node; try again".to_owned()));
         }
         let image = spec.image;
-        let has_all = self.objects.get(&image).is_some_and(|object| !object.claims.is_empty());
+        let known = self.objects.get(&image);
+        let has_all = known.is_some_and(|object| !object.claims.is_empty());
+        let no_room = self.no_room.as_ref().filter(|no_room| cx.now.mono_us < no_room.until_us);
+        if let Some(no_room) = no_room.filter(|_| is_home && known.is_none()) {
+            return Err((Refusal::NoSpace, no_room.text.clone()));
+        }
         let blocks = if has_all { 0 } else { blocks_of_image(spec.fingerprint.length) };
         if !self.chunks.space.has_room_for(blocks) {
             let room = self.chunks.space.room_bytes();

@@ -44,6 +44,8 @@ pub const ORPHAN_US: u64 = 5_000_000;
 pub const FOUND_IDLE_US: u64 = 60_000_000;
 /// A refused notice is repeated after this long.
 pub const NOTICE_RETRY_US: u64 = 200_000;
+/// After no log had room for a record, a home begins nothing new for this long.
+pub const NO_ROOM_US: u64 = 1_000_000;
 /// A fetch without an answer goes to the next holder after this long.
 pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
 /// When no holder could serve an image, all are asked again after this long.
@@ -96,8 +98,10 @@ pub const SNAPSHOT_PINNED_US: u64 = 10_000_000;
 pub const SNAPSHOT_TICK_BYTES: u64 = 2 << 20;
 /// When there was no room for a snapshot, another is begun after this long.
 pub const SNAPSHOT_AGAIN_US: u64 = 10_000_000;
-/// Ticks that a leader whose log went bad on its disk waits until it hands leadership over again, to another one.
+/// Ticks that a leader whose log went bad or has no room waits until it hands leadership over again, to another one.
 pub const HAND_OVER_TICKS: u32 = 40;
+/// With less room than this for its log, on a disk that gives no more, a node does not lead if another one can.
+pub const LOG_ROOM_LOW_BYTES: u64 = 256 << 10;
 /// Parts of snapshots that a node reads for others at once; more are asked for again.
 pub const SNAPSHOT_READS_MAX: usize = 8;
 /// A part of a snapshot that did not come is asked for again after this long.

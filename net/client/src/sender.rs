@@ -89,8 +89,8 @@ pub enum SenderEvent {
         /// Who has the bytes.
         holders: Vec<Holder>,
     },
-    /// The image is not accepted and will not be. Finished. (With `NoSpace`, a copy that was whole before the refusal may
-    /// still reach its receivers, once, if no node could be told to drop it.)
+    /// The image is not accepted and will not be. Finished. (With `NoSpace`, those of several receivers whose home had
+    /// room may still get it, once. It comes for a first attempt only: whether an earlier one came to something nobody knows.)
     Refused {
         /// Which.
         key: Key,

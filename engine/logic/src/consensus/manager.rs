@@ -18,6 +18,7 @@
 //! - nothing a peer sends can stop the process (`validate`).
 
 mod ahead;
+mod hand_over;
 mod heal;
 mod rot;
 mod snapshot;
@@ -46,7 +47,7 @@ use crate::log::{FetchId, Log};
 use crate::mutant::Mutant;
 use crate::vote::{Healing, Vote};
 
-use self::rot::HandOver;
+use self::hand_over::HandOver;
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
 pub const TICKET_SPACE: u64 = 1 << 62;
@@ -235,7 +236,7 @@ impl RaftManager {
         if self.healing.as_ref().is_some_and(|patient| !patient.may_elect(self.extent(), self.extent())) {
             return; // Time makes a follower campaign, and nothing else.
         }
-        let is_rotten = self.rotten_upto().is_some(); // Others are to lead.
+        let is_unfit = self.is_unfit(); // Others are to lead.
         let raft = &mut self.raw.raft;
         let stand = (raft.term, raft.state);
         if self.timeout_of != Some(stand) {
@@ -245,9 +246,9 @@ impl RaftManager {
         }
         // raft draws its own at each change of role; that one must never come to count.
         let longest = self.election_ticks.1 as usize - 1;
-        raft.set_randomized_election_timeout(if is_rotten { longest } else { self.timeout });
+        raft.set_randomized_election_timeout(if is_unfit { longest } else { self.timeout });
         self.raw.tick();
-        self.hand_over_if_rotten();
+        self.hand_over_if_unfit();
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
             // It has just campaigned: two nodes that did at the same time must not meet again and again.
@@ -269,7 +270,7 @@ impl RaftManager {
             return;
         }
         let mut message = message;
-        if !self.takes_while_rotten(&message) || !self.takes_while_healing(&mut message) {
+        if !self.takes_as_it_is(&message) || !self.takes_while_healing(&mut message) {
             self.dropped.stale += 1;
             return;
         }
@@ -326,7 +327,10 @@ impl RaftManager {
             return Err(ProposeError::Busy);
         }
         let log = self.raw.store();
-        if log.is_full() && log.waiting_bytes() + bytes + batch.len() as u64 * FRAMING_BYTES > log.room_bytes() {
+        if self.hand_over.refused()
+            && log.waiting_bytes() + bytes + batch.len() as u64 * FRAMING_BYTES > log.room_bytes()
+        {
+            self.note_starved();
             return Err(ProposeError::Busy);
         }
         let record_bytes_max = log.payload_bytes_max() as usize;
@@ -417,6 +421,7 @@ impl RaftManager {
     pub fn on_segment_prepared(&mut self, segment: SegmentId, result: Result<(), DiskError>) {
         self.prepare_again_ticks = 0;
         self.raw.mut_store().on_prepared(segment, result);
+        self.note_room(result);
     }
 
     /// Completion of a `LogRead` of this manager.

@@ -215,7 +215,7 @@ impl Running {
     fn propose(&mut self, cx: &mut Context<'_>) {
         let time_ms = cx.now.wall_ms;
         let manager = &mut self.manager;
-        let is_full = manager.is_full();
+        let is_full = manager.is_out_of_room();
         let mut shown = Vec::new();
         self.admission.turn(cx.out, is_full, |bodies| {
             if self.mutant.is(Mutant::DeliverBeforeReady) {

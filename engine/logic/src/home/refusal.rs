@@ -52,9 +52,7 @@ impl Home {
         self.cancel_others(cx, image);
         let object = self.objects.get_mut(&image).expect("the caller found it");
         let upload = object.upload.as_ref().expect("only an upload is refused");
-        for source in &upload.sources {
-            refuse(cx, source.address, upload_of(&upload.spec), refusal, text.to_owned());
-        }
+        upload.tell_sources(cx, refusal, text);
         // Another home, or the leader, was told that the bytes are here, and counts on them.
         let is_counted_on = upload.complete_us.is_some()
             && (upload.is_told || upload.sources.iter().any(|source| !source.is_ingest && source.address != cx.me));
@@ -86,6 +84,22 @@ impl Home {
                 let text = format!("no space: node {} has no room for a further chunk file", cx.me.node);
                 self.give_up(cx, id.image, Refusal::NoSpace, &text);
             }
+        }
+    }
+}
+
+impl Uploading {
+    /// Tells all who send the bytes.
+    fn tell_sources(&self, cx: &mut Context<'_>, refusal: Refusal, text: &str) {
+        for source in &self.sources {
+            refuse(cx, source.address, upload_of(&self.spec), refusal, text.to_owned());
+        }
+    }
+
+    /// Tells the senders of the image why it is not accepted yet: they try again, as long as they have time.
+    pub(super) fn tell_senders(&self, cx: &mut Context<'_>, refusal: Refusal, text: &str) {
+        for source in self.sources.iter().filter(|source| source.is_ingest) {
+            refuse(cx, source.address, upload_of(&self.spec), refusal, text.to_owned());
         }
     }
 }

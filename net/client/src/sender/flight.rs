@@ -9,6 +9,7 @@
 //!          +--- link up, Begin ------+----------------> Asking
 //! ```
 
+use proto::error::Refusal;
 use proto::ids::Sequence;
 use proto::limits::CHUNK_BYTES_MAX;
 
@@ -55,6 +56,7 @@ pub(super) struct Flight {
     durable_best: u64, // >= durable_end
     /// A `Begin` with bytes right behind it is not answered yet: its answer was made before those bytes came.
     first_answer_due: bool,
+    is_begun_again: bool,
     pub(super) news_at: u64,
     pub(super) progressed_at: u64,
     pub(super) refusals: u32, // in a row
@@ -80,6 +82,7 @@ impl Flight {
             durable_end: 0,
             durable_best: 0,
             first_answer_due: true,
+            is_begun_again: false,
             news_at: now_us,
             progressed_at: now_us,
             refusals: 0,
@@ -113,7 +116,14 @@ impl Flight {
         assert!(self.stage.may_become(next), "{:?} becomes {next:?}", self.stage);
         self.stage = next;
         self.first_answer_due = false;
+        self.is_begun_again = true;
         self.news_at = now_us;
+    }
+
+    /// Whether a refusal is not the last word. With "no space" it is if this is the first attempt: of an earlier one a whole copy
+    /// may lie somewhere, and become the image.
+    pub(super) fn may_pass(&self, refusal: Refusal) -> bool {
+        refusal.is_transient() || (refusal == Refusal::NoSpace && self.is_begun_again)
     }
 
     pub(super) fn on_begin_answer(&mut self, now_us: u64, resume_from: u64) -> Moved {

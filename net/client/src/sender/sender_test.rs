@@ -413,6 +413,25 @@ fn refused_for_good_is_said_at_once() {
 }
 
 #[test]
+fn no_space_is_no_last_word_when_an_earlier_attempt_may_have_come_to_something() {
+    check(
+        Script::open(Routing::Any),
+        "1 submit 1 1 gallery
+         2 refused 1 Busy
+         400 tick
+         401 refused 1 NoSpace
+         900 tick
+         901 accepted 1",
+        "! 1 is s7.1
+         begin s7.1 low 1 to gallery
+         chunk s7.1 @0 +1
+         begin s7.1 low 1 to gallery
+         begin s7.1 low 1 to gallery
+         ! 1 accepted at 99",
+    );
+}
+
+#[test]
 fn what_no_cluster_takes_is_refused_without_asking() {
     let many: Vec<String> = (0..65).map(|i| format!("r{i}")).collect();
     check(

@@ -326,7 +326,7 @@ impl SenderSession {
             self.fail(SessionFailure::SessionUnknown { text }, actions);
             return;
         }
-        if !refusal.is_transient() {
+        if !self.flights[&image.sequence].may_pass(refusal) {
             let flight = self.finish_image(image).expect("it was there a moment ago");
             actions.push(Action::Event(SenderEvent::Refused { key: flight.job.key, refusal, text }));
             return;

@@ -1,24 +1,10 @@
-//! A log that goes bad on its disk while this node runs: reading it again, and handing leadership over until a snapshot stands
-//! for what went bad. Why nothing else is needed: `log::scrub`.
-
-use std::cmp::Reverse;
+//! A log that goes bad on its disk while this node runs: reading it again. Leadership is handed over (`hand_over`) until a
+//! snapshot stands for what went bad. Why nothing else is needed: `log::scrub`.
 
 use proto::ids::LogIndex;
-use proto::peer::RaftMessage;
-use raft::ProgressState;
-use raft::eraftpb::MessageType;
 
 use super::RaftManager;
-use crate::consensus::convert;
 use crate::io::{DiskError, Effect};
-use crate::limits::HAND_OVER_TICKS;
-
-/// When leadership is handed over, and to whom.
-#[derive(Debug, Default)]
-pub(super) struct HandOver {
-    wait_ticks: u32,
-    attempts: usize,
-}
 
 impl RaftManager {
     /// Begins to read the log again, from its first entry to its last durable one.
@@ -56,36 +42,5 @@ impl RaftManager {
     pub(super) fn on_scrub_read(&mut self, bytes: Result<&[u8], DiskError>) {
         self.scrub_ticket = None;
         self.raw.mut_store().on_scrubbed(bytes);
-    }
-
-    /// Whether a message is for a node whose log is rotten: a leader that hands over does not know.
-    pub(super) fn takes_while_rotten(&self, message: &RaftMessage) -> bool {
-        convert::kind_of(message.kind) != Some(MessageType::MsgTimeoutNow) || self.rotten_upto().is_none()
-    }
-
-    /// As leader with a rotten log: hands leadership over to the voter whose log goes furthest, and if nothing comes of it,
-    /// to another one some time later. Until an attempt is over, nothing can be proposed.
-    pub(super) fn hand_over_if_rotten(&mut self) {
-        self.hand_over.wait_ticks = self.hand_over.wait_ticks.saturating_sub(1);
-        if self.hand_over.wait_ticks > 0 || self.rotten_upto().is_none() || !self.is_serving() {
-            return;
-        }
-        let is_heir = |node: u64| self.voters.iter().any(|voter| voter.0 == node) && node != self.node.0;
-        let mut heirs: Vec<(Reverse<(bool, u64)>, u64)> = self
-            .raw
-            .raft
-            .prs()
-            .iter()
-            .filter(|(node, progress)| is_heir(**node) && progress.state == ProgressState::Replicate)
-            .map(|(node, progress)| (Reverse((progress.recent_active, progress.matched)), *node))
-            .collect();
-        heirs.sort_unstable();
-        if heirs.is_empty() {
-            return;
-        }
-        let (_, heir) = heirs[self.hand_over.attempts % heirs.len()];
-        self.hand_over = HandOver { wait_ticks: HAND_OVER_TICKS, attempts: self.hand_over.attempts + 1 };
-        tracing::info!(node = %self.node, heir, "hands leadership over, since its log went bad on disk");
-        self.raw.transfer_leader(heir);
     }
 }

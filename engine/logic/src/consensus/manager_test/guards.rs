@@ -519,3 +519,52 @@ fn leader_whose_log_went_bad_hands_leadership_over() {
     assert_eq!(world.records(2).last().unwrap(), "afterwards");
     assert_eq!(world.records(1).len(), count + 1);
 }
+
+/// Time passes, and the disks of those nodes give no further segment.
+fn pass_without_room(world: &mut World, nodes: &[u64], ticks: usize) {
+    for _ in 0..ticks {
+        for &node in nodes {
+            while world.node(node).ops.iter().any(|op| op.kind() == OpKind::Prepare) {
+                world.refuse_segment(node);
+            }
+        }
+        world.pass(1);
+    }
+}
+
+/// A full disk of the leader is not what everybody waits for while others have room; when nobody has, that is said.
+#[test]
+fn leader_without_room_for_its_log_hands_leadership_over_until_nobody_has_room() {
+    let mut world = World::elected(3, 0);
+    let record = "x".repeat(1000);
+    let mut leader = 1;
+    for full in [vec![1], vec![1, 2], vec![1, 2, 3]] {
+        for &node in &full {
+            world.held.insert((node, OpKind::Prepare));
+        }
+        let mut taken = 0;
+        for _ in 0..400 {
+            pass_without_room(&mut world, &full, 1);
+            if let Some(now) = world.leader() {
+                leader = now;
+                taken += usize::from(world.propose(leader, &[&record]).is_ok());
+            }
+            world.settle();
+        }
+        assert!(world.leads(leader), "somebody leads");
+        let is_out_of_room = world.node(leader).up().is_out_of_room();
+        match full.len() {
+            1 => assert!(leader != 1 && taken > 350 && world.records(leader).len() == taken, "{leader} {taken}"),
+            2 => assert_eq!(is_out_of_room, full.contains(&leader)),
+            _ => assert!(is_out_of_room),
+        }
+    }
+    // With room again it is no secret, and all goes on.
+    world.held.clear();
+    world.pass(60);
+    leader = world.leader().unwrap();
+    assert!(!world.node(leader).up().is_out_of_room());
+    world.propose(leader, &["afterwards"]).unwrap();
+    world.settle();
+    assert_eq!(world.records(leader).last().unwrap(), "afterwards");
+}
