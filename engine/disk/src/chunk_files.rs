@@ -34,7 +34,7 @@ use crate::error::{Outcome, from_glommio, outcome};
 use crate::machine;
 use crate::new_file::{self, NewFile, blocking};
 use crate::reading;
-use crate::repair::Repair;
+use crate::repair::{Repair, lengthen};
 
 /// Reads and writes under way at once: well below the 128 entries of the ring, and enough for any disk of today.
 const IO_UNITS_MAX: u64 = 32;
@@ -335,8 +335,8 @@ fn read_what_is_there(file: &File, length: u64, bytes: &mut [u8], offset: u64) -
 }
 
 fn mend(path: &Path, header: &[u8; SECTOR_BYTES]) -> io::Result<()> {
-    let file = File::options().write(true).open(path)?;
-    allocate(&file, FILE_BYTES)?;
+    let mut file = File::options().write(true).open(path)?;
+    lengthen(&mut file, |file| allocate(file, FILE_BYTES))?;
     file.write_all_at(header, 0)?;
     file.sync_all()
 }

@@ -483,7 +483,9 @@ fn take_lock(path: &Path) -> Result<File, DirError> {
         Err(TryLockError::Error(error)) => return Err(system(&lock_path, "lock it")(error)),
     }
     let text = format!("{}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(system(&lock_path, "write it"))?;
+    // In place: on a full filesystem what is given back may be gone.
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+    written.map_err(system(&lock_path, "write it"))?;
     Ok(file)
 }
 

@@ -20,7 +20,7 @@ use proto::limits::SECTOR_BYTES;
 
 use crate::dir::{DataDir, DataDirView, publish, remove_unfinished, sync_dir};
 use crate::reading;
-use crate::repair::Repair;
+use crate::repair::{Repair, lengthen};
 
 /// Bytes of the file of round identifiers.
 pub(crate) const ROUNDS_BYTES: usize = logic::log::rounds::ROUNDS_BYTES as usize;
@@ -106,8 +106,10 @@ fn carry_out(repair: &Repair) -> io::Result<()> {
         Repair::SegmentLength { path, stated, .. } => {
             let mut file = fs::OpenOptions::new().append(true).open(path)?;
             let missing = u64::from(*stated).saturating_sub(file.metadata()?.len());
-            io::copy(&mut io::Read::take(io::repeat(0), missing), &mut file)?;
-            file.sync_all()
+            lengthen(&mut file, |file| {
+                io::copy(&mut io::Read::take(io::repeat(0), missing), file)?;
+                file.sync_all()
+            })
         }
         // As if it was missing: recovery must see that it is gone.
         Repair::RoundsLength { path, found: 0 } => fs::remove_file(path),

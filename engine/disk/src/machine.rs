@@ -70,7 +70,7 @@ pub fn check(data_dir: &Path, cores: u16, bytes_needed: u64) -> Vec<Finding> {
     if let Err(error) = executor::probe() {
         findings.push(refusal(error.to_string()));
     }
-    findings.extend(check_filesystem(data_dir, bytes_needed));
+    findings.extend(check_filesystem(data_dir, bytes_needed, view.is_some()));
     findings
 }
 
@@ -137,7 +137,7 @@ fn check_memlock(cores: u16) -> Vec<Finding> {
     ))]
 }
 
-fn check_filesystem(data_dir: &Path, bytes_needed: u64) -> Vec<Finding> {
+fn check_filesystem(data_dir: &Path, bytes_needed: u64, is_made: bool) -> Vec<Finding> {
     let Some(base) = data_dir.ancestors().find(|ancestor| ancestor.is_dir()).map(existing) else {
         return vec![refusal(format!("{}: no part of this path exists: correct the path", data_dir.display()))];
     };
@@ -155,7 +155,7 @@ fn check_filesystem(data_dir: &Path, bytes_needed: u64) -> Vec<Finding> {
             "{}: is in memory (tmpfs): nothing there survives a power cut; use a directory on a disk",
             base.display()
         ))),
-        Ok(false) => findings.extend(probe_direct(&base)),
+        Ok(false) => findings.extend(probe_direct(&base, is_made)),
         Err(error) => findings.push(warning(format!("{}: its filesystem cannot be told: {error}", base.display()))),
     }
     findings
@@ -166,14 +166,19 @@ fn existing(ancestor: &Path) -> PathBuf {
     if ancestor.as_os_str().is_empty() { PathBuf::from(".") } else { ancestor.to_owned() }
 }
 
-/// Allocates a small file and writes one sector by O_DIRECT where a node would.
-fn probe_direct(base: &Path) -> Option<Finding> {
+/// Allocates a small file and writes one sector by O_DIRECT where a node would. A directory that is made was looked at then:
+/// without room it still starts, for only so can it free anything.
+fn probe_direct(base: &Path, is_made: bool) -> Option<Finding> {
     let path = base.join(format!(".helio-probe-{}", std::process::id()));
     let result = probe_file(&path);
     // It may not have been made at all.
     let _ = std::fs::remove_file(&path);
     let error = result.err()?;
     let base = base.display();
+    if is_made && is_no_space(&error) {
+        let text = "is full: what is stored is given out, and nothing new taken until some space is free";
+        return Some(warning(format!("{base}: {text}")));
+    }
     Some(refusal(match error.raw_os_error() {
         Some(libc::EINVAL) => format!(
             "{base}: does not take O_DIRECT writes of 512 bytes: use ext4 or xfs on a disk with sectors of 512 bytes"

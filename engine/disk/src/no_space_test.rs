@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,6 +16,7 @@ use crate::chunk_files::ChunkFiles;
 use crate::dir::DataDir;
 use crate::log_device::{FlushMethod, LogDevice};
 use crate::log_files::LogFiles;
+use crate::repair::lengthen;
 use crate::test_dir::test_dir;
 
 /// Where the child finds the small filesystem.
@@ -74,6 +76,17 @@ fn on_small_filesystem(path: &Path) {
             device.close().await.unwrap();
         })
         .unwrap();
+        drop(dir);
+        // Full to the last byte it opens all the same, and what cannot have its length back takes nothing.
+        let (chunk_file, segment) = (path.join("core-0/0000000000000001.chk"), path.join("log/0000000000000003.seg"));
+        fs::write(&chunk_file, [0; 5_000]).unwrap();
+        let mut ballast = fs::File::create(path.join("log/ballast")).unwrap();
+        while ballast.write(&[1; 100]).is_ok_and(|written| written > 0) {}
+        let dir = DataDir::open(&path, NodeId(1), 1, false).unwrap();
+        ChunkFiles::mend(&dir, CoreId(0), &[FileId(1)]).unwrap_err();
+        let mut file = fs::File::options().append(true).open(&segment).unwrap();
+        lengthen(&mut file, |file| file.write_all(&[0; 1 << 20])).unwrap_err();
+        assert_eq!([&chunk_file, &segment].map(|path| fs::metadata(path).unwrap().len()), [5_000, 1 << 20]);
         drop(dir);
         fs::remove_dir_all(&path).unwrap();
     }

@@ -5,6 +5,8 @@
 //! them.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 
 /// One file to mend.
@@ -74,4 +76,15 @@ impl fmt::Display for Repair {
             ),
         }
     }
+}
+
+/// Gives a file back the length that `grow` makes, or leaves it as it was: a file that grew by what room there was would take
+/// that from everything else.
+pub(crate) fn lengthen(file: &mut File, grow: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let found = file.metadata()?.len();
+    let result = grow(file);
+    if result.is_err() {
+        file.set_len(found)?;
+    }
+    result
 }
