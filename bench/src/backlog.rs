@@ -43,8 +43,14 @@ pub fn run(arguments: &BacklogArguments) -> Result<(), String> {
     fill(&cluster, arguments, &names)?;
     describe(&mut cluster)?;
     if arguments.receive {
-        drain(&cluster, arguments, &names)?;
-        describe(&mut cluster)?;
+        for turn in 1..=arguments.turns.max(1) {
+            if turn > 1 {
+                fill(&cluster, arguments, &names)?;
+                describe(&mut cluster)?;
+            }
+            drain(&cluster, arguments, &names)?;
+            describe(&mut cluster)?;
+        }
     } else {
         commits(&mut cluster, arguments)?;
         away(&mut cluster, arguments)?;

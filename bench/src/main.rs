@@ -102,6 +102,9 @@ pub struct BacklogArguments {
     /// Receive everything, and measure what is left, instead.
     #[arg(long)]
     receive: bool,
+    /// Fill and receive so many times, with --receive: what a turn leaves behind shows in the next one
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "receive")]
+    turns: u64,
     /// Cores of each node.
     #[arg(long, default_value_t = 1, value_name = "N")]
     cores: u16,

@@ -1,10 +1,12 @@
 //! What the next start of a node will do with its data directory: the code of the start, run without changing anything.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use disk::chunk_files::FoundChunkFile;
 use disk::{ChunkFiles, DataDirView, DirError, LogFiles, Repair, SnapshotMaps};
 
 use logic::outlook::{self, Outlook};
+use logic::store::slot::damaged_slots;
 use proto::ids::{CoreId, LogIndex};
 
 use crate::error::NodeError;
@@ -17,6 +19,8 @@ pub struct Forecast {
     pub outlook: Outlook,
     /// What it mends before.
     pub repairs: Vec<Repair>,
+    /// Slots of the chunk index that are damaged, by chunk file. What they spoke of is taken from other holders.
+    pub damaged_slots: Vec<(PathBuf, usize)>,
     /// Snapshots that it will not use because they are damaged.
     pub unusable_snapshots: Vec<LogIndex>,
     /// The log as judged, if it could be read.
@@ -30,6 +34,7 @@ pub fn forecast(path: &Path) -> Result<Forecast, DirError> {
     let mut forecast = Forecast {
         outlook: Outlook::Begins,
         repairs: Vec::new(),
+        damaged_slots: Vec::new(),
         unusable_snapshots: Vec::new(),
         log: None,
         snapshots: None,
@@ -52,25 +57,36 @@ impl Forecast {
     fn judge(&mut self, dir: &DataDirView) -> Result<(), NodeError> {
         // First, so that it can be shown whatever else there is.
         let found = GroupFound::inspect(dir);
-        let chunk_repairs = (0..dir.cores()).map(|core| inspect_chunk_files(dir, CoreId(core)));
-        let chunk_repairs: Result<Vec<Vec<Repair>>, NodeError> = chunk_repairs.collect();
+        let chunk_files: Result<Vec<Vec<ChunkFileLook>>, NodeError> =
+            (0..dir.cores()).map(|core| inspect_chunk_files(dir, CoreId(core))).collect();
         let found = found?;
         let outlook::Forecast { outlook, unusable_snapshots } =
             outlook::forecast(dir.node(), dir.cores(), &found.start());
         self.unusable_snapshots = unusable_snapshots;
         self.repairs = found.repairs().to_vec();
         (self.log, self.snapshots) = (Some(found.log), Some(found.snapshots));
-        self.repairs.extend(chunk_repairs?.into_iter().flatten());
+        for ChunkFileLook { path, repairs, damaged_slots } in chunk_files?.into_iter().flatten() {
+            self.repairs.extend(repairs);
+            self.damaged_slots.extend((damaged_slots > 0).then_some((path, damaged_slots)));
+        }
         self.outlook = outlook;
         Ok(())
     }
 }
 
-fn inspect_chunk_files(dir: &DataDirView, core: CoreId) -> Result<Vec<Repair>, NodeError> {
+struct ChunkFileLook {
+    path: PathBuf,
+    repairs: Vec<Repair>,
+    damaged_slots: usize,
+}
+
+fn inspect_chunk_files(dir: &DataDirView, core: CoreId) -> Result<Vec<ChunkFileLook>, NodeError> {
     let refuses = |error: disk::chunk_files::ChunkOpenError| NodeError::Data { text: error.to_string() };
-    let mut repairs = Vec::new();
+    let mut looks = Vec::new();
     for file in ChunkFiles::inspect(dir, core).map_err(refuses)? {
-        repairs.extend(file.map_err(refuses)?.repairs);
+        let FoundChunkFile { start, repairs } = file.map_err(refuses)?;
+        let damaged_slots = damaged_slots(&start.table, start.file);
+        looks.push(ChunkFileLook { path: dir.chunk_path(core, start.file), repairs, damaged_slots });
     }
-    Ok(repairs)
+    Ok(looks)
 }

@@ -149,7 +149,7 @@ fn damaged_files_are_named_with_a_remedy_that_works() {
     // A damaged one says nothing, and takes nothing with it.
     flip(&chunks);
     let repair = format!("{}: the header of the chunk file is damaged: it is written anew", chunks.display());
-    assert!(verify().ok().stdout.contains(&format!("the node will repair {repair}")), "{:?}", verify());
+    assert!(verify().ok().stdout.contains(&format!("the next start repairs {repair}")), "{:?}", verify());
     cluster.start_node(number).unwrap();
     cluster.wait_ready(PATIENCE).unwrap();
     assert!(cluster.log_tail(number, 100).contains(&format!("repaired: {repair}")));
@@ -157,6 +157,15 @@ fn damaged_files_are_named_with_a_remedy_that_works() {
     let out = cluster.folder().join("out");
     helio(&nodes, &["inbox", "gallery", "--out", out.to_str().unwrap()]).ok();
     assert!(fs::read(out.join("000000000001-cat.png")).unwrap() == fs::read(&image).unwrap());
+
+    // A slot of the chunk index that says nothing any more.
+    cluster.stop(number).unwrap();
+    let file = OpenOptions::new().write(true).open(&chunks).unwrap();
+    file.write_all_at(&[1], logic::store::layout::TABLE_OFFSET).unwrap();
+    let told = format!("{}: 1 slot of the chunk index damaged", chunks.display());
+    assert!(verify().ok().stdout.contains(&told), "{:?}", verify());
+    cluster.start_node(number).unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
 }
 
 #[test]

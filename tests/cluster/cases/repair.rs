@@ -69,6 +69,7 @@ fn what_a_start_would_mend_is_said_and_then_done_without_it() {
     let vote = OpenOptions::new().write(true).open(path.join("vote")).unwrap();
     vote.write_all_at(&[0xee; 16], 4096 + 100).unwrap();
     assert!(helio("", &["log", "repair", &data]).ok().stdout.contains("term and vote"));
+    assert!(helio("", &["log", "verify", &data]).ok().stdout.contains("the next start writes term and vote again"));
     helio("", &["log", "repair", &data, "--yes"]).ok();
     let copies = fs::read(path.join("vote")).unwrap();
     assert_eq!(copies[..512], copies[4096..4608]);

@@ -2,6 +2,7 @@
 //! the code of the start itself (`node::forecast`).
 
 use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use disk::{LogFiles, SnapshotMaps};
 use logic::log::Reader;
@@ -28,10 +29,11 @@ pub fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
         .iter()
         .map(|(index, bytes)| Snapshot::at(index.0, bytes, !forecast.unusable_snapshots.contains(index)))
         .collect();
+    let steps = steps(&arguments.path, &forecast);
     let printed = if arguments.json {
-        print_json(&segments, &snapshots, &forecast)
+        print_json(&segments, &snapshots, (&forecast, &steps))
     } else {
-        print(&segments, &snapshots, &forecast)
+        print(&segments, &snapshots, (&forecast, &steps))
     };
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -43,6 +45,16 @@ pub fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
         None => Ok(()),
         Some(cause) => Err(Failure::new(cause, format!("{}: {}", arguments.path.display(), forecast.outlook))),
     }
+}
+
+/// What the next start does to the files, in its order: as `helio log repair` would.
+fn steps(path: &Path, forecast: &Forecast) -> Vec<String> {
+    if matches!(forecast.outlook, Outlook::Refuses(_)) {
+        return Vec::new();
+    }
+    // Of a directory in use only what it shows.
+    let shown = |_| forecast.repairs.iter().map(|repair| format!("repairs {repair}")).collect();
+    node::repair::plan(path).unwrap_or_else(shown)
 }
 
 /// What one segment holds.
@@ -130,7 +142,7 @@ pub(super) fn cause(outlook: &Outlook) -> Option<Cause> {
     }
 }
 
-fn print(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::Result<()> {
+fn print(segments: &[Look], snapshots: &[Snapshot], (forecast, steps): (&Forecast, &[String])) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for Snapshot { index, bytes, error, is_usable } in snapshots {
         let use_of_it = if *is_usable { "and not needed, a newer one is whole" } else { "and not used" };
@@ -160,8 +172,16 @@ fn print(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::
     if is_damaged && forecast.outlook == Outlook::Serves {
         writeln!(out, "what is damaged is not needed: a snapshot has it")?;
     }
-    for repair in &forecast.repairs {
-        writeln!(out, "the node will repair {repair}")?;
+    for (path, slots) in &forecast.damaged_slots {
+        let slots = counted(*slots as u64, "slot");
+        writeln!(
+            out,
+            "{}: {slots} of the chunk index damaged: the node takes what it lacks from other holders",
+            path.display()
+        )?;
+    }
+    for step in steps {
+        writeln!(out, "the next start {step}")?;
     }
     if let Some(evidence) = forecast.outlook.evidence() {
         writeln!(out, "evidence: {evidence}")?;
@@ -169,7 +189,8 @@ fn print(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::
     writeln!(out, "{}", forecast.outlook)
 }
 
-fn print_json(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) -> io::Result<()> {
+fn print_json(segments: &[Look], snapshots: &[Snapshot], (forecast, steps): (&Forecast, &[String])) -> io::Result<()> {
+    let slot = |(path, slots): &(PathBuf, usize)| json!({"file": path, "slots": slots});
     let snapshots: Vec<Value> = snapshots
         .iter()
         .map(|Snapshot { index, bytes, error, is_usable }| json!({"index": index, "bytes": bytes, "error": error, "usable": is_usable}))
@@ -194,6 +215,8 @@ fn print_json(segments: &[Look], snapshots: &[Snapshot], forecast: &Forecast) ->
         "next_start": forecast.outlook.to_string(),
         "evidence": forecast.outlook.evidence().map(ToString::to_string),
         "repairs": forecast.repairs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "steps": steps,
+        "damaged_slots": forecast.damaged_slots.iter().map(slot).collect::<Vec<_>>(),
         "segments": segments,
         "snapshots": snapshots,
     });

@@ -94,9 +94,19 @@ impl Slot {
     }
 }
 
+/// How many slots of the table of `file` hold something that can be neither read nor believed. What they spoke of, the node
+/// lacks, and takes from other holders.
+pub fn damaged_slots(table: &[u8], file: FileId) -> usize {
+    let slots = table.chunks_exact(SLOT_BYTES).take(FILE_BLOCKS as usize).enumerate();
+    let is_damaged = |&(block, bytes): &(usize, &[u8])| {
+        bytes.iter().any(|byte| *byte != 0) && Slot::decode(bytes, file, block as u32).is_none()
+    };
+    slots.filter(is_damaged).count()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Slot, blocks_for};
+    use super::{SLOT_BYTES, Slot, blocks_for, damaged_slots};
     use crate::io::{Extent, FileId};
     use crate::limits::POSITION_MAX;
     use proto::ids::{ImageId, Sequence, SessionId};
@@ -138,5 +148,16 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Slot::decode(&bytes, FileId(4), 16), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn damaged_slots_are_counted_and_empty_ones_are_none() {
+        let file = FileId(9);
+        let slot = Slot { extent: Extent { file, block: 1, ..slot().extent }, ..slot() };
+        let mut table = vec![0; 3 * SLOT_BYTES];
+        table[SLOT_BYTES..2 * SLOT_BYTES].copy_from_slice(&slot.encode());
+        assert_eq!(damaged_slots(&table, file), 0);
+        table[SLOT_BYTES + 20] ^= 1;
+        assert_eq!(damaged_slots(&table, file), 1);
     }
 }
