@@ -47,6 +47,7 @@ pub struct Bootstrap {
     members_hash: u64,
     heard: BTreeMap<NodeId, Founder>,
     warned: bool,
+    is_stranger: bool,
     mutant: Mutant,
 }
 
@@ -57,7 +58,15 @@ impl Bootstrap {
         members.dedup();
         assert!(members.contains(&me.node), "checked with the configuration");
         let members_hash = hash_of_members(&members);
-        Bootstrap { me, members, members_hash, heard: BTreeMap::from([(me.node, me)]), warned: false, mutant }
+        Bootstrap {
+            me,
+            members,
+            members_hash,
+            heard: BTreeMap::from([(me.node, me)]),
+            warned: false,
+            is_stranger: false,
+            mutant,
+        }
     }
 
     /// What to tell every other initial member, and whom.
@@ -88,9 +97,7 @@ impl Bootstrap {
                 if is_true && (founders.contains(&self.me) || was_member && self.mutant.is(Mutant::EmptiedRejoins)) {
                     return Some(Minted { cluster: *cluster, founders });
                 }
-                if !std::mem::replace(&mut self.warned, true) {
-                    tracing::error!(%cluster, "the cluster exists, and this data directory is not of it: it was emptied or is new. If this node's own directory is gone for good, start it with --rejoin: then it is taken in again");
-                }
+                self.is_stranger |= is_true;
                 None
             }
             // Of nodes that belong to a cluster, or did.
@@ -98,6 +105,11 @@ impl Bootstrap {
                 None
             }
         }
+    }
+
+    /// Whether the members have a cluster to which this data directory does not belong.
+    pub fn is_stranger(&self) -> bool {
+        self.is_stranger
     }
 
     /// The cluster, if every initial member said that it is empty.

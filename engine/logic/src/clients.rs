@@ -32,8 +32,8 @@ impl Clients {
             );
             return cx.dismiss(conn, Refusal::VersionUnsupported, &text);
         }
-        if cx.view.ring.members().is_empty() {
-            return cx.dismiss(conn, Refusal::NotReady, "the cluster is not formed yet; try again");
+        if let Some(why) = cx.view.not_ready() {
+            return cx.dismiss(conn, Refusal::NotReady, why);
         }
         if *cluster != ClusterId::UNKNOWN && *cluster != cx.view.cluster {
             let text = format!("this node is of cluster {}, the client asked for {cluster}", cx.view.cluster);

@@ -267,7 +267,7 @@ impl Group {
                 running.on_rejoin(cx, from, membership, question, heard_us);
             }
             (Phase::Running(_), PeerMessage::Bootstrap(peer::Bootstrap::Deferred { incarnation, .. })) => {
-                self.on_replaced(from.node, incarnation);
+                self.on_replaced(cx, from.node, incarnation);
             }
             (Phase::Rejoining(rejoining), PeerMessage::Bootstrap(message)) => {
                 if let Some((membership, vote)) = rejoining.on_message(cx, from.node, message) {
@@ -277,8 +277,14 @@ impl Group {
                 }
             }
             (Phase::Bootstrapping(bootstrap), PeerMessage::Bootstrap(message)) => {
-                if let Some(minted) = bootstrap.on_message(from.node, &message) {
+                let minted = bootstrap.on_message(from.node, &message);
+                let is_stranger = bootstrap.is_stranger();
+                if let Some(minted) = minted {
+                    self.view = Arc::default();
                     self.join(cx, minted);
+                } else if is_stranger && self.view.shut_out.is_none() {
+                    tracing::error!("{STRANGER}");
+                    self.shut_out(cx, STRANGER.into());
                 }
             }
             (_, PeerMessage::Request { origin, request, .. }) => {
@@ -513,11 +519,18 @@ impl Group {
     }
 
     /// Nobody listens to this node any more: it takes no part, but no message of another node ends a process.
-    fn on_replaced(&mut self, from: NodeId, incarnation: Incarnation) {
+    fn on_replaced(&mut self, cx: &mut Context<'_>, from: NodeId, incarnation: Incarnation) {
         if incarnation > self.identity.incarnation() && !std::mem::replace(&mut self.is_replaced_told, true) {
             let text = rejoin::text_of_replaced(self.identity.node, incarnation, self.identity.incarnation());
             tracing::error!(%from, "{text}");
+            self.shut_out(cx, text.into());
         }
+    }
+
+    /// From now on clients are told that they must go elsewhere.
+    fn shut_out(&mut self, cx: &mut Context<'_>, why: Arc<str>) {
+        self.view = Arc::new(View { shut_out: Some(why), ..(*self.view).clone() });
+        self.hand_out_view(cx);
     }
 
     fn tell_minted(&self, cx: &mut Context<'_>, to: Address) {
@@ -556,6 +569,7 @@ impl Group {
             leader,
             contact,
             log_growth_bytes,
+            shut_out: self.view.shut_out.clone(),
         });
         if !is_same_ring {
             for member in self.view.ring.members().iter().filter(|member| member.node != cx.me.node) {
@@ -563,11 +577,19 @@ impl Group {
                 cx.out.push(Effect::PeerAddress { node, address });
             }
         }
+        self.hand_out_view(cx);
+    }
+
+    fn hand_out_view(&self, cx: &mut Context<'_>) {
         for core in 0..self.config.cores {
             cx.tell(CoreId(core), CoreNote::View(Arc::clone(&self.view)));
         }
     }
 }
+
+/// What is said of a directory that none of the founders had.
+const STRANGER: &str = "the cluster exists, and this node's data directory is not of it: it was emptied or is new. If the node's own \
+                        directory is gone for good, start it with --rejoin: then it is taken in again";
 
 /// The cores of this node, in its present life, among the holders.
 fn cores_here(holders: &[Holder], node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = CoreId> {

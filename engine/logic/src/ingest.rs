@@ -389,8 +389,8 @@ fn ask_leader(cx: &mut Context<'_>, begin: &Begin) {
 
 fn check(cx: &Context<'_>, begin: &Begin) -> Option<(Refusal, String)> {
     let view = cx.view;
-    if view.ring.members().is_empty() {
-        return Some((Refusal::NotReady, "the cluster is not formed yet; try again".to_owned()));
+    if let Some(why) = view.not_ready() {
+        return Some((Refusal::NotReady, why.to_owned()));
     }
     if begin.cluster != view.cluster {
         let text = format!("the session is of cluster {}, this is cluster {}", begin.cluster, view.cluster);

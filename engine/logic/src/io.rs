@@ -575,6 +575,23 @@ pub struct View {
     pub contact: bool,
     /// Bytes that log and snapshots of this node may come to take beside what they have; about.
     pub log_growth_bytes: u64,
+    /// Why this node is not of the cluster and will not be, with the remedy, if that is so.
+    pub shut_out: Option<Arc<str>>,
+}
+
+impl View {
+    /// Why no client is served, if none is.
+    pub fn not_ready(&self) -> Option<&str> {
+        match &self.shut_out {
+            Some(why) => Some(why),
+            None if !self.ring.members().is_empty() => None,
+            // A member that lost everything it knew.
+            None if self.incarnation > Incarnation(0) => {
+                Some("this node takes its state from the other nodes; try again")
+            }
+            None => Some("the cluster is not formed yet; try again"),
+        }
+    }
 }
 
 /// An image in an inbox, as the home needs it.

@@ -64,7 +64,7 @@ fn a_node_without_its_directory_is_taken_in_again_and_needed_for_the_next_majori
         send(&sender(&cluster), &mut ledger, &format!("without-{image}"), &["gallery"], 20_000);
     }
     let refusal = cluster.status(victim).unwrap_err().0;
-    assert!(refusal.contains("the cluster is not formed yet"), "{refusal}");
+    assert!(refusal.contains("start it with --rejoin"), "{refusal}");
     cluster.stop(victim).unwrap();
 
     cluster.start_node_with(victim, &["--rejoin"]).unwrap();
@@ -153,6 +153,8 @@ fn a_directory_that_was_replaced_takes_no_part_any_more() {
     fs::rename(&old, &data).unwrap();
     cluster.start_node(victim).unwrap();
     wait_said(&mut cluster, victim, "must not be used any more");
+    let refusal = cluster.status(victim).unwrap_err().0;
+    assert!(refusal.contains("must not be used any more"), "{refusal}");
     // It makes no majority with the one that is left.
     cluster.kill(other).unwrap();
     let nodes = cluster.client_addresses().join(",");
