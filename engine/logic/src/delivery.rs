@@ -203,7 +203,7 @@ impl Delivery {
     pub fn is_answered(&mut self, conn: ConnId, request: RequestId) -> bool {
         let Some(session) = self.sessions.get_mut(&conn) else { return true };
         let Some((_, pulls)) = session.question.take_if(|(asked, _)| *asked == request) else { return true };
-        let is_all_told = session.entries.is_empty() || session.head_sent;
+        let is_all_told = session.entries.is_empty() && session.pulling;
         let is_answered = pulls == session.pulls && is_all_told;
         session.again = (!is_answered).then_some(request);
         is_answered
@@ -506,8 +506,10 @@ impl Delivery {
         let Some(&address) = order.get(holder) else {
             session.reading.remove(&offset);
             if seq <= session.acked {
-                // Acknowledged meanwhile, and freed: nothing more of it is due.
+                // Acknowledged meanwhile, and freed: nothing more of it is due. On with the next tick.
                 session.next_entry(cx);
+                session.pause_until_us = cx.now.mono_us;
+                return;
             }
             // All were asked. They may come back, or there are others: from the beginning, after a while.
             cx.tell(CoreId(0), CoreNote::HoldersAsk { image, index });

@@ -3,15 +3,23 @@
 use std::sync::Arc;
 
 use proto::client::{ClientReply, ClientRequest, NodeStatus, Target};
-use proto::ids::{Address, ClusterId, CoreId, InboxId, InboxSeq, Incarnation, NodeId, RequestId, RingEpoch};
+use proto::error::Refusal;
+use proto::ids::{
+    Address, ClusterId, CoreId, Fingerprint, Holder, ImageId, InboxId, InboxSeq, Incarnation, LogIndex, NodeId,
+    RequestId, RingEpoch, Sequence, SessionId,
+};
 use proto::limits::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use proto::ring::{Member, Ring, core_of};
 
-use crate::io::{ConnId, CoreNote, Effect, Input, Now, View};
+use proto::peer::PeerMessage;
+
+use crate::io::{ConnId, CoreNote, Effect, InboxEntry, Input, Now, View};
 use crate::outlook::config;
 use crate::shard::{Shard, ShardConfig, ShardStart};
 
 const CONN: ConnId = ConnId(1);
+/// Another core of the node.
+const OTHER: Address = Address { node: NodeId(1), core: CoreId(0) };
 const NOW: Now = Now { mono_us: 1, wall_ms: 1 };
 
 /// The second core of the only node.
@@ -102,4 +110,43 @@ fn question_for_more_is_put_again_when_more_was_asked_for_after_it() {
     assert!(home.asks_core_0(|note| matches!(note, CoreNote::StatusAsk { request: RequestId(1), .. })));
     home.note(told());
     assert!(home.answers());
+}
+
+fn entry(seq: u64) -> InboxEntry {
+    InboxEntry {
+        seq: InboxSeq(seq),
+        image: ImageId { session: SessionId(7), sequence: Sequence(seq) },
+        fingerprint: Fingerprint { length: 10, checksum: 1 },
+        sender: Arc::from("camera"),
+        name: Arc::from("x.png"),
+        holders: vec![Holder { address: OTHER, incarnation: Incarnation(1) }],
+        index: LogIndex(seq),
+    }
+}
+
+/// Found by the simulator, seed 610028: the receiver had the first image already, and was told that there is no more.
+#[test]
+fn question_for_more_is_not_answered_while_images_wait_behind_one_whose_bytes_are_not_due_any_more() {
+    let mut home = home();
+    home.note(CoreNote::InboxEntries { inbox: InboxId(1), conn: CONN, entries: vec![entry(1), entry(2)] });
+    let fetch = home.effects.iter().find_map(|effect| match effect {
+        Effect::Send { to: OTHER, message: PeerMessage::Fetch { request, .. }, .. } => Some(*request),
+        _ => None,
+    });
+    let request = fetch.expect("the bytes are elsewhere");
+    home.client(ClientRequest::Ack { inbox: InboxId(1), upto: InboxSeq(1) });
+    home.client(ClientRequest::Status { request: RequestId(1) });
+    home.note(told());
+    assert!(!home.answers(), "the second image waits");
+    // It was freed. The next one goes out, and more is asked for behind that.
+    let message = PeerMessage::FetchFailed { request, image: entry(1).image, refusal: Refusal::NotHeld };
+    let (incarnation, link) = (Incarnation(1), 0);
+    home.step(Input::Peer { from: OTHER, incarnation, link, message, body: None });
+    home.client(ClientRequest::Status { request: RequestId(1) });
+    home.note(told());
+    assert!(!home.answers(), "the second image still waits");
+    home.step(Input::Tick);
+    let is_second = |reply: &ClientReply| matches!(reply, ClientReply::Head(head) if head.seq == InboxSeq(2));
+    let sends = |effect: &Effect| matches!(effect, Effect::ClientSend { message, .. } if is_second(message));
+    assert!(home.effects.iter().any(sends), "{:?}", home.effects);
 }

@@ -316,7 +316,7 @@ impl InboxSession {
         if !is_next {
             return Err("an image out of order");
         }
-        if self.incoming.is_some() {
+        if self.is_incoming() {
             return Err("an image before the last one was whole");
         }
         if head.fingerprint.length == 0 {
@@ -491,9 +491,15 @@ impl InboxSession {
     /// Whether all that was told on this link is stored and acknowledged.
     fn is_all_done(&self) -> bool {
         self.phase == Phase::Open
-            && self.incoming.is_none()
+            && !self.is_incoming()
             && self.unstored.is_empty()
             && self.stored_upto <= self.told_upto
+    }
+
+    /// Whether more is to come of an image. Of one that was stored before and is acknowledged on this link the home need not send
+    /// the rest.
+    fn is_incoming(&self) -> bool {
+        self.incoming.is_some_and(|incoming| !incoming.skip || incoming.seq > self.told_upto)
     }
 
     /// Raises the credit in steps, unless too many images wait to be stored.

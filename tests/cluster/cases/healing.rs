@@ -140,3 +140,49 @@ fn status_tells_of_rot_at_the_end_of_a_running_log_until_the_log_has_gone_on() {
     receive_and_check(&cluster, &ledger, "gallery");
     cluster.check_alive().unwrap();
 }
+
+#[test]
+fn a_log_that_was_put_back_to_an_old_copy_is_healed_while_a_leader_remembers() {
+    let mut cluster = cluster();
+    register(&cluster, &["gallery"]);
+    let mut ledger = Ledger::new();
+    for image in 0..10 {
+        send(&sender(&cluster), &mut ledger, &format!("before-{image}"), &["gallery"], 2000);
+    }
+    wait_settled(&mut cluster);
+    let leader = cluster.wait_leader(PATIENCE).unwrap().0;
+    let (victim, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.stop(victim).unwrap();
+    let (log, copy) = (cluster.data_path(victim).join("log"), cluster.folder().join("copy"));
+    let put = |from: &std::path::Path, to: &std::path::Path| {
+        fs::create_dir_all(to).unwrap();
+        for file in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+            fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    };
+    put(&log, &copy);
+    cluster.start_node(victim).unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    for image in 0..10 {
+        send(&sender(&cluster), &mut ledger, &format!("after-{image}"), &["gallery"], 2000);
+    }
+    wait_settled(&mut cluster);
+    cluster.stop(victim).unwrap();
+    fs::remove_dir_all(&log).unwrap();
+    put(&copy, &log);
+    cluster.start_node(victim).unwrap();
+    let told = |cluster: &mut Cluster| match cluster.log_tail(victim, 200) {
+        text if text.contains("the log has everything again") => Ok(text),
+        text => Err(Problem(text)),
+    };
+    let text = cluster.wait_for("the log to be whole again", PATIENCE, told).unwrap();
+    assert!(text.contains("entries that this node had acknowledged"), "{text}");
+    cluster.kill(other).unwrap();
+    for image in 0..5 {
+        send(&sender(&cluster), &mut ledger, &format!("needed-{image}"), &["gallery"], 2000);
+    }
+    cluster.start_node(other).unwrap();
+    cluster.wait_ready(PATIENCE).unwrap();
+    receive_and_check(&cluster, &ledger, "gallery");
+    cluster.check_alive().unwrap();
+}

@@ -82,6 +82,11 @@ impl Durability {
         }
     }
 
+    /// The log lost entries: durable before anything is voted again.
+    pub fn want_healing(&mut self, lost: Healing) {
+        self.vote = Vote { healing: lost, ..self.vote.next(self.vote.term, self.vote.voted) };
+    }
+
     /// Term and vote as they were last wanted.
     pub fn vote(&self) -> Vote {
         self.vote

@@ -27,6 +27,9 @@ use crate::vote::Healing;
 /// Ticks between two questions.
 const ASK_TICKS: u32 = 4;
 
+/// Ticks between two reports of what it waits for.
+const REPORT_TICKS: u32 = 200;
+
 /// How far a log goes: a later term is further, then a higher index (Raft paper, section 5.4.1).
 pub(super) type Extent = (Term, LogIndex);
 
@@ -38,7 +41,7 @@ pub(super) struct Patient {
     voters: BTreeSet<NodeId>, // the others
     answers: BTreeMap<NodeId, Extent>,
     leader: Option<(NodeId, Term, LogIndex)>, // who leads, and what it had
-    ticks: u32,
+    ticks: u32,                               // since it began
 }
 
 impl Patient {
@@ -50,9 +53,25 @@ impl Patient {
 
     /// A tick has passed: the number of the question to ask the others now, if it is time.
     pub fn on_tick(&mut self) -> Option<u64> {
-        let is_due = self.ticks == 0;
-        self.ticks = (self.ticks + 1) % ASK_TICKS;
+        let is_due = self.ticks.is_multiple_of(ASK_TICKS);
+        self.ticks = self.ticks.wrapping_add(1);
         is_due.then_some(self.nonce)
+    }
+
+    /// What it waits for, for people, if it is time to say so: the log has that much committed.
+    pub fn report(&self, committed: LogIndex) -> Option<String> {
+        if self.ticks == 0 || !self.ticks.is_multiple_of(REPORT_TICKS) {
+            return None;
+        }
+        if let Some((leader, _, last)) = self.leader {
+            return Some(format!("{leader} leads and had index {last}, here is what is up to {committed}"));
+        }
+        let silent: Vec<String> =
+            self.voters.iter().filter(|voter| !self.answers.contains_key(voter)).map(ToString::to_string).collect();
+        Some(match silent.as_slice() {
+            [] => "every voter answered, and none leads: the others must elect one of them".to_owned(),
+            silent => format!("no leader is known, and nothing was heard of {}: start what is down", silent.join(", ")),
+        })
     }
 
     /// The other voters.
@@ -134,5 +153,19 @@ mod tests {
         rotten.on_answer(NodeId(2), 7, Term(3), extent(2, 8), false);
         rotten.on_answer(NodeId(3), 7, Term(3), extent(2, 4), false);
         assert!(!rotten.may_elect(extent(2, 8), own), "what it lost was durable");
+    }
+
+    #[test]
+    fn whom_it_waits_for_is_said_now_and_then() {
+        let mut healing = patient(Healing::Rot);
+        assert_eq!(healing.report(LogIndex(4)), None);
+        (0..REPORT_TICKS).for_each(|_| drop(healing.on_tick()));
+        healing.on_answer(NodeId(3), 7, Term(3), extent(2, 4), false);
+        let said = healing.report(LogIndex(4)).expect("it is time");
+        assert!(said.contains("nothing was heard of n2:"), "{said}");
+        healing.on_answer(NodeId(2), 7, Term(3), extent(3, 9), true);
+        assert_eq!(healing.report(LogIndex(4)).as_deref(), Some("n2 leads and had index 9, here is what is up to 4"));
+        healing.on_tick();
+        assert_eq!(healing.report(LogIndex(4)), None);
     }
 }

@@ -281,6 +281,12 @@ impl RaftManager {
                 tracing::debug!(node = %self.node, %from, %invalid, "message dropped");
                 return;
             }
+            Err(Invalid::BeyondLog { index, last })
+                if convert::kind_of(message.kind) == Some(MessageType::MsgHeartbeat) =>
+            {
+                self.dropped.invalid += 1;
+                return self.note_loss(from, (index, last));
+            }
             Err(invalid) => {
                 self.dropped.invalid += 1;
                 tracing::warn!(node = %self.node, %from, %invalid, "message refused");

@@ -68,6 +68,18 @@ fn question_that_was_lost_with_its_link_is_asked_again() {
     check(&mut script, "303 marked 4 3\n 304 status 5 3", "status q5", true);
 }
 
+/// Found by the simulator, seed 4114: nothing was asked any more, and the inbox stood still.
+#[test]
+fn image_that_is_acknowledged_before_the_home_sends_its_bytes_is_not_waited_for() {
+    let mut script = Script::new(&[1]);
+    check(&mut script, "0 start\n 1 up 1", "connect a for ME\n open inbox of ME", false);
+    check(&mut script, "2 opened 0\n 2 ask", "! opened b4 acked 0\n ack b4 upto 1\n probe q1 +0", false);
+    // The home had begun with it when the acknowledgement came, and goes no further.
+    check(&mut script, "3 head 1\n 4 marked 1 7", "probe q2 +0", false);
+    check(&mut script, "5 marked 2 8\n 6 status 3 8", "status q3", true);
+    check(&mut script, "7 head 2", "! begin 2", false);
+}
+
 #[test]
 fn without_a_leader_the_inbox_stays_open_and_nothing_is_caught_up() {
     let mut script = Script::open();

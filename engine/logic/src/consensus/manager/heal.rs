@@ -8,8 +8,9 @@ use raft::eraftpb::MessageType;
 
 use super::RaftManager;
 use crate::consensus::convert;
-use crate::consensus::healing::Extent;
+use crate::consensus::healing::{Extent, Patient};
 use crate::consensus::standing::Standing;
+use crate::limits::POSITION_MAX;
 use crate::mutant::Mutant;
 use crate::vote::Healing;
 
@@ -30,6 +31,23 @@ impl RaftManager {
         }
     }
 
+    /// A leader counts on an entry that this node acknowledged and does not have: its log went back to what it was before, as
+    /// when somebody puts an old copy in its place. Nothing on disk tells. What is lost is taken from the others like
+    /// anything else that is.
+    pub(super) fn note_loss(&mut self, leader: NodeId, (counted, last): (LogIndex, LogIndex)) {
+        if self.healing.is_some() {
+            return;
+        }
+        tracing::error!(
+            node = %self.node, %leader, counted = counted.0, last = last.0,
+            "the log lacks entries that this node had acknowledged: was an old copy of it put back? It takes them from the others, \
+             and has no vote until then"
+        );
+        self.durability.want_healing(Healing::Rot);
+        let nonce = self.random.within(1, POSITION_MAX);
+        self.healing = Some(Patient::new(Healing::Rot, nonce, self.node, &self.voters));
+    }
+
     /// How far the log goes.
     pub(super) fn extent(&self) -> Extent {
         let log = &self.raw.raft.raft_log;
@@ -42,7 +60,11 @@ impl RaftManager {
         if self.raw.store().needs_mending() {
             return None;
         }
+        let committed = LogIndex(self.raw.raft.raft_log.committed);
         let patient = self.healing.as_mut()?;
+        if let Some(what) = patient.report(committed) {
+            tracing::info!(node = %self.node, "takes what its log lost, and waits: {what}");
+        }
         let nonce = patient.on_tick()?;
         Some((nonce, last, patient.others().collect()))
     }

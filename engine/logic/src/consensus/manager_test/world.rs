@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// The vote that survives whichever copy goes bad: the older one.
-    fn vote_surely(&self, node: NodeId) -> Vote {
+    pub fn vote_surely(&self, node: NodeId) -> Vote {
         let zero = [0; 512];
         self.votes
             .each_ref()
@@ -98,6 +98,11 @@ impl Disk {
             .into_iter()
             .min_by_key(|vote| vote.counter)
             .unwrap()
+    }
+
+    /// The log as it was in `old`; the votes stay.
+    pub fn put_log_back(&mut self, old: Disk) {
+        (self.segments, self.rounds) = (old.segments, old.rounds);
     }
 
     /// Carries out writes, but only their first `sectors` sectors.
