@@ -14,6 +14,7 @@ mod running;
 mod scrub;
 mod snapshots;
 mod status;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,17 +27,18 @@ use proto::peer::{self, PeerMessage};
 use self::rejoin::{Question, Rejoining};
 use self::running::Running;
 use self::status::StatusAsked;
+use self::view::STRANGER;
 use crate::bootstrap::{Bootstrap, Minted, voters_of};
 use crate::consensus::{self, Request};
 use crate::context::Context;
 use crate::identity::{Identity, IdentityError, IdentityState, MemberIdentity, Membership};
-use crate::io::{CoreNote, DiskError, Effect, Input, Now, Ticket, View};
-use crate::limits::{CLAIMS_MAX, DOWN_US, EXPIRY_US, GREETING_US, TICK_US};
+use crate::io::{CoreNote, DiskError, Effect, Input, Now, Ticket};
+use crate::limits::{CLAIMS_MAX, EXPIRY_US, GREETING_US, TICK_US};
 use crate::log::SnapshotMark;
 use crate::mutant::Mutant;
 use crate::outlook::{Forecast, Outlook};
 use crate::shard::{GroupStart, Load, ShardConfig, StartError};
-use crate::state::State;
+use crate::view::View;
 use crate::vote::Vote;
 
 /// What to do about a directory that is not what it was. For texts.
@@ -509,87 +511,7 @@ impl Group {
             out.push(Effect::Tell { core: CoreId(core), note: CoreNote::ClaimsComplete });
         }
     }
-
-    /// To a directory that another one has taken the place of.
-    fn tell_replaced(&self, cx: &mut Context<'_>, to: Address) {
-        let member = self.running().and_then(|running| running.state.ring().member(to.node));
-        let Some(incarnation) = member.map(|member| member.incarnation) else { return };
-        let text = "another directory has taken the place of this one".to_owned();
-        cx.send(group_of(to.node), PeerMessage::Bootstrap(peer::Bootstrap::Deferred { incarnation, text }));
-    }
-
-    /// Nobody listens to this node any more: it takes no part, but no message of another node ends a process.
-    fn on_replaced(&mut self, cx: &mut Context<'_>, from: NodeId, incarnation: Incarnation) {
-        if incarnation > self.identity.incarnation() && !std::mem::replace(&mut self.is_replaced_told, true) {
-            let text = rejoin::text_of_replaced(self.identity.node, incarnation, self.identity.incarnation());
-            tracing::error!(%from, "{text}");
-            self.shut_out(cx, text.into());
-        }
-    }
-
-    /// From now on clients are told that they must go elsewhere.
-    fn shut_out(&mut self, cx: &mut Context<'_>, why: Arc<str>) {
-        self.view = Arc::new(View { shut_out: Some(why), ..(*self.view).clone() });
-        self.hand_out_view(cx);
-    }
-
-    fn tell_minted(&self, cx: &mut Context<'_>, to: Address) {
-        let IdentityState::Member(membership) = &self.identity.state else { return };
-        let members = membership.members.iter().map(|member| (member.node, member.nonce, member.cores)).collect();
-        let told = peer::Bootstrap::Minted { cluster: membership.cluster, members };
-        cx.send(to, PeerMessage::Bootstrap(told));
-    }
-
-    /// Tells every core what changed of what it needs to know.
-    fn tell_view(&mut self, cx: &mut Context<'_>) {
-        let (Phase::Running(running), IdentityState::Member(membership)) = (&self.phase, &self.identity.state) else {
-            return;
-        };
-        if !self.are_options_told && !running.state.ring().members().is_empty() {
-            self.are_options_told = true;
-            tell_other_options(&self.config, &running.state);
-        }
-        let standing = running.manager.state();
-        let leader = standing.leader.unwrap_or_default();
-        let heard_us = self.heard_us.get(&leader).copied().unwrap_or(0);
-        let contact = standing.role == consensus::RoleKind::Leader
-            || (standing.leader.is_some() && cx.now.mono_us < heard_us + DOWN_US);
-        let is_same_ring = self.view.ring.epoch() == running.state.ring().epoch();
-        let log_growth_bytes = running.log_growth_bytes(&self.config);
-        let seen = (self.view.leader, self.view.contact, self.view.log_growth_bytes);
-        if is_same_ring && seen == (leader, contact, log_growth_bytes) {
-            return;
-        }
-        self.view = Arc::new(View {
-            cluster: running.state.cluster(),
-            incarnation: membership.incarnation,
-            ring: running.state.ring().clone(),
-            copies: running.state.copies(),
-            image_bytes_max: running.state.image_bytes_max(),
-            leader,
-            contact,
-            log_growth_bytes,
-            shut_out: self.view.shut_out.clone(),
-        });
-        if !is_same_ring {
-            for member in self.view.ring.members().iter().filter(|member| member.node != cx.me.node) {
-                let (node, address) = (member.node, member.peer_address.clone());
-                cx.out.push(Effect::PeerAddress { node, address });
-            }
-        }
-        self.hand_out_view(cx);
-    }
-
-    fn hand_out_view(&self, cx: &mut Context<'_>) {
-        for core in 0..self.config.cores {
-            cx.tell(CoreId(core), CoreNote::View(Arc::clone(&self.view)));
-        }
-    }
 }
-
-/// What is said of a directory that none of the founders had.
-const STRANGER: &str = "the cluster exists, and this node's data directory is not of it: it was emptied or is new. If the node's own \
-                        directory is gone for good, start it with --rejoin: then it is taken in again";
 
 /// The cores of this node, in its present life, among the holders.
 fn cores_here(holders: &[Holder], node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = CoreId> {
@@ -601,22 +523,4 @@ fn cores_here(holders: &[Holder], node: NodeId, incarnation: Incarnation) -> imp
 
 fn group_of(node: NodeId) -> Address {
     Address { node, core: CoreId(0) }
-}
-
-/// Options that count only when the cluster forms: whoever configures others later is told that nothing comes of it.
-fn tell_other_options(config: &ShardConfig, state: &State) {
-    let tell = |option: &str, configured: u64, cluster: u64| {
-        if configured != cluster {
-            tracing::warn!(
-                option,
-                configured,
-                cluster,
-                "counts only when a cluster forms: the cluster keeps its value"
-            );
-        }
-    };
-    if config.copies != 0 {
-        tell("copies", config.copies.into(), state.copies().into());
-    }
-    tell("image_bytes_max", config.image_bytes_max, state.image_bytes_max());
 }

@@ -26,4 +26,5 @@ mod stages;
 pub mod state;
 pub mod store;
 mod subscriptions;
+pub mod view;
 pub mod vote;

@@ -20,6 +20,7 @@
 mod ahead;
 mod hand_over;
 mod heal;
+mod propose;
 mod rot;
 mod snapshot;
 mod view;
@@ -28,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::{LogIndex, NodeId, Term};
 use proto::peer::RaftMessage;
-use raft::eraftpb::{ConfState, Entry, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, MessageType};
 use raft::{ProgressState, RawNode, StateRole};
 
 use crate::consensus::convert;
@@ -39,7 +40,7 @@ use crate::consensus::outgoing;
 use crate::consensus::random::Random;
 use crate::consensus::report;
 use crate::consensus::role::{self, Desk, Follower, Request, Role, RoleKind};
-use crate::consensus::settings::{COMMITTED_ENTRIES_MAX, ManagerConfig, UNCOMMITTED_BYTES_MAX, raft_config};
+use crate::consensus::settings::{COMMITTED_ENTRIES_MAX, ManagerConfig, raft_config};
 use crate::consensus::standing::Dropped;
 use crate::consensus::validate::{self, Facts, Invalid};
 use crate::io::{DiskError, Effect, Now, SegmentId, Ticket};
@@ -51,8 +52,6 @@ use self::hand_over::HandOver;
 
 /// Tickets of the manager have this bit, and nobody else's have it: a completion finds its way by `RaftManager::owns`.
 pub const TICKET_SPACE: u64 = 1 << 62;
-/// More than what the log puts around a record.
-const FRAMING_BYTES: u64 = 128;
 /// Ticks until a segment that the disk refused is asked for again.
 const PREPARE_AGAIN_TICKS: u32 = 20;
 
@@ -315,46 +314,6 @@ impl RaftManager {
         self.role.on_request(now, request, desk);
     }
 
-    /// Proposes records, all of them or none. Call it at most once a turn, with everything that has gathered: each call
-    /// is a message to every follower.
-    ///
-    /// On return the records have their indexes, and are neither durable nor committed. They are committed when
-    /// `take_committed` gives an entry of the same index and term; they are lost when it gives one of another term at
-    /// one of these indexes.
-    pub fn propose(&mut self, batch: Vec<Vec<u8>>) -> Result<Proposed, ProposeError> {
-        assert!(!batch.is_empty());
-        if !self.is_serving() {
-            return Err(ProposeError::NotLeader);
-        }
-        let raft = &self.raw.raft;
-        let proposed = Proposed { term: Term(raft.term), first: LogIndex(raft.raft_log.last_index() + 1) };
-        let bytes: u64 = batch.iter().map(|record| record.len() as u64).sum();
-        if bytes > self.propose_bytes() || !self.durability.has_room() {
-            return Err(ProposeError::Busy);
-        }
-        let log = self.raw.store();
-        if self.hand_over.refused()
-            && log.waiting_bytes() + bytes + batch.len() as u64 * FRAMING_BYTES > log.room_bytes()
-        {
-            self.note_starved();
-            return Err(ProposeError::Busy);
-        }
-        let record_bytes_max = log.payload_bytes_max() as usize;
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.node.0;
-        let entries: Vec<Entry> = batch.into_iter().map(|record| proposal(record, record_bytes_max)).collect();
-        message.set_entries(entries.into());
-        // raft drops the whole batch or none of it.
-        self.raw.step(message).map_err(|_| ProposeError::Busy)?;
-        Ok(proposed)
-    }
-
-    /// Bytes of records that may be proposed now.
-    pub fn propose_bytes(&self) -> u64 {
-        UNCOMMITTED_BYTES_MAX.saturating_sub(self.raw.raft.uncommitted_size() as u64)
-    }
-
     /// Does what can be done now; see the top of this file. Call it once the inputs at hand were given, and again after
     /// committed entries were taken and applied, until `take_committed` gives none. A leader that has just begun to serve
     /// admits the requests it held: propose what the desk got, and call it once more.
@@ -592,12 +551,6 @@ impl RaftManager {
         self.ticket_last += 1;
         Ticket(self.ticket_last)
     }
-}
-
-fn proposal(record: Vec<u8>, bytes_max: usize) -> Entry {
-    assert!(!record.is_empty(), "an empty entry is the first of a term");
-    assert!(record.len() <= bytes_max, "record of {} bytes, at most {bytes_max} fit", record.len());
-    Entry { data: record.into(), ..Entry::default() }
 }
 
 #[cfg(test)]
