@@ -127,7 +127,11 @@ impl Delivery {
                 session.pull(cx, conn);
             }
             Err(refusal) => {
-                let text = format!("client '{}' is not registered; register it first", session.name);
+                let name = &session.name;
+                let text = match refusal {
+                    Refusal::UnknownReceiver => format!("client '{name}' is not registered; register it first"),
+                    _ => format!("whether client '{name}' is registered cannot be told yet; try again"),
+                };
                 self.end(cx, conn);
                 cx.dismiss(conn, refusal, &text);
             }

@@ -14,6 +14,7 @@ mod running;
 mod scrub;
 mod snapshots;
 mod status;
+mod unknown;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +23,12 @@ use std::sync::Arc;
 use proto::client::CoreStatus;
 use proto::ids::{Address, CoreId, Holder, ImageId, Incarnation, LogIndex, NodeId, Term};
 use proto::limits::SECTOR_BYTES;
-use proto::peer::{self, PeerMessage};
+use proto::peer::{self, LeaderAnswer, PeerMessage};
 
 use self::rejoin::{Question, Rejoining};
 use self::running::Running;
 use self::status::StatusAsked;
+use self::unknown::Subscriber;
 use self::view::STRANGER;
 use crate::bootstrap::{Bootstrap, Minted, voters_of};
 use crate::consensus::{self, Request};
@@ -291,7 +293,7 @@ impl Group {
             }
             (_, PeerMessage::Request { origin, request, .. }) => {
                 let refusal = proto::error::Refusal::NotReady;
-                let body = peer::LeaderAnswer::Refused { refusal, text: "the cluster is being formed".to_owned() };
+                let body = LeaderAnswer::Refused { refusal, text: "the cluster is being formed".to_owned() };
                 cx.send(origin, PeerMessage::Answer { request, body });
             }
             _ => {}
@@ -304,6 +306,13 @@ impl Group {
         running.manager.report_unreachable(node);
         if running.manager.state().serving {
             running.admission.mark_down(&running.state, node, cx.now);
+        }
+    }
+
+    /// The leader answers a request of this group's own.
+    pub fn on_mark(&mut self, cx: &mut Context<'_>, answer: &LeaderAnswer) {
+        if let Phase::Running(running) = &mut self.phase {
+            running.on_mark(cx, answer);
         }
     }
 
@@ -369,13 +378,13 @@ impl Group {
                 cx.tell(from, CoreNote::Holders { image, index, holders });
             }
             (Phase::Running(running), CoreNote::InboxSubscribe { name, conn }) => {
-                running.subscriptions.on_subscribe(&running.state, from, &name, conn, cx.out);
+                running.on_subscribe(cx, Subscriber { core: from, conn, name });
             }
             (Phase::Running(running), CoreNote::InboxPull { conn, after, .. }) => {
                 running.subscriptions.on_pull(&running.state, conn, after, cx.out);
             }
             (Phase::Running(running), CoreNote::InboxUnsubscribe { conn }) => {
-                running.subscriptions.on_unsubscribe(conn)
+                running.on_unsubscribe(conn);
             }
             (_, CoreNote::InboxSubscribe { conn, .. }) => {
                 let result = Err(proto::error::Refusal::NotReady);
@@ -430,7 +439,9 @@ impl Group {
     /// The inputs at hand were given: proposes, lets raft work, applies.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
         let Phase::Running(running) = &mut self.phase else { return };
-        if running.turn(cx, &self.identity, &self.config) {
+        let is_view_new = running.turn(cx, &self.identity, &self.config);
+        running.go_on_with_unknown(cx);
+        if is_view_new {
             self.tell_view(cx);
         }
     }

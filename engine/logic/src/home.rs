@@ -136,6 +136,11 @@ impl Home {
         home
     }
 
+    /// After how long an upload ends that nobody goes on with.
+    pub fn upload_idle_us(&self) -> u64 {
+        self.upload_idle_us
+    }
+
     /// An ingest or a home announces an image, or asks after it.
     pub fn on_upload(&mut self, cx: &mut Context<'_>, from: Address, spec: Upload) {
         let image = spec.image;

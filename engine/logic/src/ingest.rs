@@ -41,6 +41,7 @@ struct Passing {
     received_end: u64,  // what the client has sent in order
     told_end: u64,      // what the client was told is durable
     answered: bool,     // the first `BeginAnswer` went out
+    turn_us: u64,       // since when it is the client's turn to send
     ready: Vec<String>, // receivers of `begin` for whom a record made it ready
     index: LogIndex,
     holders: Vec<Holder>,
@@ -94,6 +95,7 @@ impl Ingest {
             received_end: 0,
             told_end: 0,
             answered: false,
+            turn_us: cx.now.mono_us,
             ready: Vec::new(),
             index: LogIndex(0),
             holders: Vec::new(),
@@ -108,6 +110,7 @@ impl Ingest {
             && u64::from(body.length) == chunk_length(passing.begin.fingerprint.length, head.offset)
         {
             passing.received_end += u64::from(body.length);
+            passing.turn_us = cx.now.mono_us;
             let checksum = passing.begin.fingerprint.checksum;
             let (image, offset, crc32) = (head.image, head.offset, body.crc32);
             let message = PeerMessage::UploadChunk { image, offset, checksum, crc32 };
@@ -202,9 +205,19 @@ impl Ingest {
         }
     }
 
-    /// Homes that left the ring or do not answer are replaced; those that are silent are asked again.
-    pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+    /// Homes that left the ring or do not answer are replaced; those that are silent are asked again. What no client has sent
+    /// anything of for `idle_us` ends: it may have heard by another way that the image was accepted.
+    pub fn on_tick(&mut self, cx: &mut Context<'_>, idle_us: u64) {
         let view = Arc::clone(cx.view);
+        let is_idle = |passing: &Passing| {
+            let is_its_turn = passing.answered && passing.received_end < passing.begin.fingerprint.length;
+            is_its_turn && cx.now.mono_us >= passing.turn_us + idle_us
+        };
+        let idle: Vec<ImageId> =
+            self.uploads.iter().filter(|(_, passing)| is_idle(passing)).map(|(&image, _)| image).collect();
+        for image in idle {
+            self.refuse(cx, image, Refusal::Busy, "nothing came of the image for long; begin again".to_owned());
+        }
         for passing in self.uploads.values_mut() {
             let now_us = cx.now.mono_us;
             passing.move_parts(cx, |part| {
@@ -261,6 +274,7 @@ impl Passing {
         let waiting = self.parts.iter().filter(|part| !part.ready).map(|part| part.durable_end);
         let durable_end = waiting.min().unwrap_or(self.begin.fingerprint.length);
         let is_first = !self.answered;
+        self.turn_us = cx.now.mono_us;
         tracing::trace!(%image, durable_end, received_end = self.received_end, is_first, "answer");
         self.answered = true;
         if is_first && durable_end <= self.received_end {

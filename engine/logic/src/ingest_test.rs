@@ -17,6 +17,7 @@ use crate::limits::RESEND_US;
 use crate::mutant::Mutant;
 use crate::requests::Requests;
 
+const IDLE_US: u64 = 60_000_000;
 const IMAGE: ImageId = ImageId { session: SessionId(5), sequence: Sequence(1) };
 
 struct World {
@@ -158,7 +159,7 @@ fn image_without_any_home_is_not_accepted() {
     world.set_ring(true);
     world.begin();
     world.set_ring(false);
-    let mut effects = world.call(|ingest, cx| ingest.on_tick(cx));
+    let mut effects = world.call(|ingest, cx| ingest.on_tick(cx, IDLE_US));
     let admitted = LeaderAnswer::Admitted { ready: Vec::new() };
     effects.extend(world.call(|ingest, cx| ingest.on_intent_answer(cx, (IMAGE, 1), admitted)));
     assert!(!is_accepted(&effects), "{effects:?}");
@@ -181,11 +182,32 @@ fn home_that_has_less_than_before_makes_the_leader_be_asked() {
     world.progress(1, 10);
     world.progress(2, 10);
     world.now.mono_us += RESEND_US;
-    world.call(|ingest, cx| ingest.on_tick(cx));
+    world.call(|ingest, cx| ingest.on_tick(cx, IDLE_US));
     let effects = world.progress(2, 0);
     let is_asked = effects.iter().any(|effect| {
         let Effect::Send { message, .. } = effect else { return false };
         matches!(message, PeerMessage::Request { body: LeaderRequest::Intent { image: IMAGE, .. }, .. })
     });
     assert!(is_asked && is_answered(&effects, 0), "{effects:?}");
+}
+
+/// Its sender had heard meanwhile that the image was accepted, and sent nothing more of it: the upload was held for ever, and kept
+/// others at the homes alive (found by the simulator, seed 701354).
+#[test]
+fn upload_that_its_sender_does_not_go_on_with_ends() {
+    let mut world = World::new();
+    world.begin();
+    world.now.mono_us += IDLE_US;
+    assert!(
+        replies(&world.call(|ingest, cx| ingest.on_tick(cx, IDLE_US))).is_empty(),
+        "the homes have not answered yet"
+    );
+    world.progress(1, 0);
+    world.progress(2, 0);
+    world.now.mono_us += IDLE_US - 1;
+    assert!(replies(&world.call(|ingest, cx| ingest.on_tick(cx, IDLE_US))).is_empty());
+    world.now.mono_us += 1;
+    let effects = world.call(|ingest, cx| ingest.on_tick(cx, IDLE_US));
+    assert!(matches!(replies(&effects)[..], [ClientReply::Refused { refusal: Refusal::Busy, .. }]), "{effects:?}");
+    assert_eq!(world.ingest.count(), 0);
 }

@@ -42,6 +42,8 @@ pub const ORPHAN_US: u64 = 5_000_000;
 /// Bytes found at start that no record claims are kept at least so long: a home that counted on them before this process
 /// began has told the leader by then, or asked again.
 pub const FOUND_IDLE_US: u64 = 60_000_000;
+/// Receivers with names that are not known which may wait at once until that is sure; more try again.
+pub const UNKNOWN_MAX: usize = 256;
 /// A refused notice is repeated after this long.
 pub const NOTICE_RETRY_US: u64 = 200_000;
 /// After no log had room for a record, a home begins nothing new for this long.

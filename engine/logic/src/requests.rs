@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Notice { image: ImageId, checksum: u64 },
     /// Receivers have images (stage delivery).
     Ack,
+    /// A mark in the log, behind all that is committed (core 0, for receivers whose name it does not know).
+    Mark,
     /// This node asks to be on the ring again.
     Return,
     /// This core has some bytes no more (stage home).

@@ -144,6 +144,11 @@ impl Stages {
                     Purpose::Intent { image, checksum } => ingest.on_intent_answer(cx, (image, checksum), body),
                     Purpose::Notice { image, checksum } => home.on_notice_answer(cx, (image, checksum), body),
                     Purpose::Ack => delivery.on_ack_answer(cx, asked, body),
+                    Purpose::Mark => {
+                        if let Some(group) = group {
+                            group.on_mark(cx, &body);
+                        }
+                    }
                     Purpose::Return => {}
                     Purpose::Lost => home.on_lost_answer(),
                 }
@@ -281,7 +286,7 @@ impl Stages {
         for (conn, request) in cx.requests.on_tick(cx.me, cx.now, cx.out) {
             self.clients.on_late(cx, conn, request);
         }
-        self.ingest.on_tick(cx);
+        self.ingest.on_tick(cx, self.home.upload_idle_us());
         self.home.on_tick(cx);
         self.delivery.on_tick(cx, &mut self.home);
         if let Some(group) = &mut self.group {

@@ -11,6 +11,7 @@ use proto::ring::Member;
 use super::incoming::Incoming;
 use super::scrub::Scrub;
 use super::snapshots::{Kept, Snapshots};
+use super::unknown::Unknown;
 use super::{FOR_GOOD, cores_here};
 use crate::admission::{Admission, LeaderDesk};
 use crate::consensus::{Audience, ManagerConfig, RaftManager, Request};
@@ -37,6 +38,7 @@ pub(super) struct Running {
     pub(super) state: State,
     pub(super) admission: Admission,
     pub(super) subscriptions: Subscriptions,
+    pub(super) unknown: Unknown,
     pub(super) was_serving: bool, // as leader, after the last turn
     pub(super) serving_since_us: u64,
     pub(super) founded: bool, // a genesis was proposed in this time as leader
@@ -147,6 +149,7 @@ impl Running {
             state,
             admission: Admission::new(mutant),
             subscriptions: Subscriptions::default(),
+            unknown: Unknown::default(),
             was_serving: false,
             serving_since_us: 0,
             founded: false,
