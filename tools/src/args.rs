@@ -383,8 +383,8 @@ pub struct FilterArguments {
     /// Only entries of this term.
     #[arg(long, value_name = "T")]
     pub term: Option<u64>,
-    /// Only these kinds: register, open-session, ready, acked, ring-change, genesis, expire-sessions, probe, empty (the first
-    /// entry of a term), seal (the last of a segment).
+    /// Only these kinds, as they are printed: register, session, ready, acked, ring, genesis, expire, probe, lost, term (the
+    /// first entry of a term), seal (the last of a segment).
     #[arg(long, value_name = "KIND,...", value_delimiter = ',', hide_possible_values = true)]
     pub kind: Vec<Kind>,
     /// Only the records that made this image ready: its id as `helio send` prints it, e.g. s4.1. `helio trace` tells its whole
