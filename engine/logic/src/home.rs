@@ -471,7 +471,10 @@ impl Home {
             let lost: Vec<NodeId> =
                 upload.others.iter().filter(|other| is_lost(other)).map(|other| other.address.node).collect();
             for node in lost {
-                upload.replace(cx, node);
+                if !upload.replace(cx, node) {
+                    // Nobody else is left: those that had no room may have some by now.
+                    upload.full.clear();
+                }
             }
             if upload.is_home {
                 // There were too few nodes when it began.

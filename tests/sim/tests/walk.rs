@@ -281,6 +281,31 @@ fn a_claim_that_comes_with_a_snapshot_behind_the_answer_ends_the_upload() {
     with(501_026, &faults, 8);
 }
 
+/// A holder had no room, and the one in its place lost its directory: nobody asked the first one again, which had room by then.
+#[test]
+fn a_node_without_room_is_asked_again_when_no_other_is_left() {
+    use Fault::{
+        ChangedFile, ClientBreak, ClockSkew, Clog, Emptied, FullDisk, Isolate, LinkBreak, Loss, Overload, Power,
+        SlowDisk, Stop,
+    };
+    let faults = [
+        Loss,
+        Clog,
+        LinkBreak,
+        Isolate,
+        Power,
+        Stop,
+        SlowDisk,
+        FullDisk,
+        ClockSkew,
+        Emptied,
+        ChangedFile,
+        Overload,
+        ClientBreak,
+    ];
+    with(900_452, &faults, 4);
+}
+
 /// Whoever begins the next image of a sender with other bytes, and goes no further, does not keep that sender waiting.
 #[test]
 fn other_bytes_that_stop_half_way_keep_nobody_waiting() {
