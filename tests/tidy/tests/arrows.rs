@@ -26,14 +26,25 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that must never reach the runtime, by any way: what decides, what simulates, what others link into programs.
 const WITHOUT_GLOMMIO: &[&str] = &["proto", "logic", "client", "sim", "cluster"];
 
+/// What cargo knows of the workspace on the platform that the tests were built for. Of other platforms' crates a fresh
+/// machine has not downloaded anything.
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--locked", "--format-version", "1", "--manifest-path"])
+        .args(["metadata", "--offline", "--locked", "--format-version", "1"])
+        .args(["--filter-platform", &platform(), "--manifest-path"])
         .arg(source::root().join("Cargo.toml"))
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
+}
+
+/// The triple of the machine that builds, as `cargo -vV` says it.
+fn platform() -> String {
+    let output = Command::new(env!("CARGO")).arg("-vV").output().expect("cargo runs");
+    let text = String::from_utf8(output.stdout).expect("cargo prints text");
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.unwrap_or_else(|| panic!("no host in {text}")).to_owned()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
