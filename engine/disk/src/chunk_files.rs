@@ -218,7 +218,7 @@ impl ChunkFiles {
             Ok(result) => Ok(self.inner.pool.adopt_read(DmaBuffer::from(result))),
             Err(error) => {
                 tracing::error!(core = self.inner.core.0, ?extent, %error, "a chunk could not be read");
-                Err(DiskError::Unreadable)
+                Err(reading::failure(&error))
             }
         }
     }

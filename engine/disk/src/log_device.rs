@@ -27,6 +27,7 @@ use crate::log_direct::Direct;
 use crate::log_files::{LogFiles, ROUNDS_BYTES, SegmentMap};
 use crate::log_mmap::Mapped;
 use crate::new_file::{self, NewFile};
+use crate::reading;
 
 /// Segments kept mapped for reading.
 const MAPS_MAX: usize = 64;
@@ -208,13 +209,14 @@ impl LogDevice {
         }
     }
 
-    /// Reads what was flushed. `Unreadable`: the device failed, or the range is not in the file.
+    /// Reads what was flushed. `Unreadable`: the device failed, or the range is not in the file; `Refused`:
+    /// the system did not let it happen.
     pub async fn read(&self, segment: SegmentId, offset: u32, length: u32) -> Result<Vec<u8>, DiskError> {
         match self.try_read(segment, offset, length).await {
             Ok(bytes) => Ok(bytes),
             Err(error) => {
                 tracing::error!(segment = segment.0, offset, length, %error, "the log could not be read");
-                Err(DiskError::Unreadable)
+                Err(reading::failure(&error))
             }
         }
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use logic::io::DiskError;
+
 /// Opens a file for reading. What is no file (a pipe, say, whose opening would wait for ever) is an error.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     // Without an effect on files.
@@ -41,6 +43,16 @@ pub(crate) fn is_content_lost(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error().is_some_and(|number| LOST.contains(&number))
 }
 
+/// What the failure of a read says while the node runs: the system refused it, which passes, or the bytes cannot be had.
+pub(crate) fn failure(error: &io::Error) -> DiskError {
+    const PASSING: [i32; 8] =
+        [libc::EACCES, libc::EPERM, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EINTR];
+    match error.raw_os_error() {
+        Some(number) if PASSING.contains(&number) => DiskError::Refused,
+        _ => DiskError::Unreadable,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -68,6 +80,11 @@ mod tests {
         assert!(is_content_lost(&of(libc::EIO)) && is_content_lost(&io::ErrorKind::UnexpectedEof.into()));
         for passes in [libc::EACCES, libc::EPERM, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR, libc::ENOENT] {
             assert!(!is_content_lost(&of(passes)), "{passes}");
+        }
+        assert_eq!(failure(&of(libc::ENOMEM)), DiskError::Refused);
+        assert_eq!(failure(&of(libc::EMFILE)), DiskError::Refused);
+        for lost in [of(libc::EIO), of(libc::ETIMEDOUT), of(libc::ENOENT), io::ErrorKind::UnexpectedEof.into()] {
+            assert_eq!(failure(&lost), DiskError::Unreadable, "{lost}");
         }
     }
 }

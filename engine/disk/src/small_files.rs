@@ -27,8 +27,9 @@ const IDENTITY_BYTES_MAX: u64 = 1 << 20;
 /// One copy of term and vote, as logic encodes it.
 pub type VoteSector = Box<[u8; SECTOR_BYTES]>;
 
-/// Both copies as found, made durable; `None` if the file does not exist. A copy that cannot be read comes as
-/// ones: never as zeros, which would say that nothing was ever written there. Blocking.
+/// Both copies as found, made durable; `None` if the file does not exist. A copy whose bytes are lost comes as
+/// ones: never as zeros, which would say that nothing was ever written there. Any other failure to read says nothing about the
+/// vote, and is an error. Blocking.
 pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     let file = match reading::open(&dir.vote_path()) {
         Ok(file) => file,
@@ -40,13 +41,17 @@ pub fn read_vote(dir: &DataDirView) -> io::Result<Option<[VoteSector; 2]>> {
     let read = |offset| {
         let mut sector = Box::new([0; SECTOR_BYTES]);
         // Ones are a bad copy: logic then counts on the other one, or refuses if there is none.
-        if let Err(error) = file.read_exact_at(&mut sector[..], offset) {
-            tracing::error!(path = %dir.vote_path().display(), offset, %error, "a copy of the vote could not be read");
-            *sector = [0xff; SECTOR_BYTES];
+        match file.read_exact_at(&mut sector[..], offset) {
+            Err(error) if reading::is_content_lost(&error) => {
+                tracing::error!(path = %dir.vote_path().display(), offset, %error, "a copy of the vote could not be read");
+                *sector = [0xff; SECTOR_BYTES];
+                Ok(sector)
+            }
+            read => read.map(|()| sector),
         }
-        sector
     };
-    Ok(Some(COPY_OFFSETS.map(read)))
+    let [first, second] = COPY_OFFSETS.map(read);
+    Ok(Some([first?, second?]))
 }
 
 /// The identity file's content, made durable; `None` if it does not exist. Blocking.

@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
-use crate::store::chunks::ReadPurpose;
+use crate::store::chunks::{ReadPurpose, Unread};
 
 /// The receivers connected to this core.
 #[derive(Debug, Default)]
@@ -299,14 +299,15 @@ impl Delivery {
     pub fn on_fetch_read(
         &mut self,
         cx: &mut Context<'_>,
-        to: Address,
-        request: RequestId,
-        image: ImageId,
-        offset: u64,
-        body: Option<Body>,
+        (to, request): (Address, RequestId),
+        (image, offset): (ImageId, u64),
+        read: Result<Body, Unread>,
     ) {
-        let Some(body) = body else {
-            return cx.send(to, PeerMessage::FetchFailed { request, image, refusal: Refusal::NotHeld });
+        let body = match read {
+            Ok(body) => body,
+            Err(unread) => {
+                return cx.send(to, PeerMessage::FetchFailed { request, image, refusal: unread.refusal() });
+            }
         };
         let bytes = BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 };
         cx.send_body(Lane::Fetch, to, PeerMessage::Fetched { request, image, offset, crc32: body.crc32 }, bytes);

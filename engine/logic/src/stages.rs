@@ -15,7 +15,7 @@ use crate::io::{Body, ConnId, CoreNote, DiskError, Input, Ticket, View};
 use crate::limits::REPORT_US;
 use crate::mutant::Mutant;
 use crate::requests::Purpose;
-use crate::store::chunks::ReadPurpose;
+use crate::store::chunks::{ReadPurpose, Unread};
 
 /// The stages of the walk, as far as this core takes part in them.
 pub struct Stages {
@@ -255,30 +255,25 @@ impl Stages {
 
     fn on_chunk_read(&mut self, cx: &mut Context<'_>, ticket: Ticket, result: Result<Body, DiskError>) {
         let (purpose, read) = self.home.chunks.on_read(cx, ticket, result);
-        if let Err(slot) = read {
+        if let Err(Unread::Rotten(slot)) = read {
             self.home.note_rot(cx, slot);
         }
-        let body = read.ok();
         match purpose {
             ReadPurpose::Scrub { cost } => {
                 self.home.on_scrub_read(cost);
-                if let Some(body) = body {
-                    cx.release(body.buf);
-                }
+                read.into_iter().for_each(|body| cx.release(body.buf));
             }
             ReadPurpose::Look { slot } => {
-                self.home.on_look(cx, slot, body.is_some());
-                if let Some(body) = body {
-                    cx.release(body.buf);
-                }
+                self.home.on_look(cx, slot, read.is_ok());
+                read.into_iter().for_each(|body| cx.release(body.buf));
             }
             ReadPurpose::Deliver { conn, seq, offset } => {
-                self.delivery.on_read(cx, &mut self.home, (conn, seq, offset), body);
+                self.delivery.on_read(cx, &mut self.home, (conn, seq, offset), read.ok());
             }
             ReadPurpose::Fetch { to, request, image, offset } => {
-                self.delivery.on_fetch_read(cx, to, request, image, offset, body);
+                self.delivery.on_fetch_read(cx, (to, request), (image, offset), read);
             }
-            ReadPurpose::Feed { to, image, offset } => self.home.on_feed_read(cx, to, image, offset, body),
+            ReadPurpose::Feed { to, image, offset } => self.home.on_feed_read(cx, to, (image, offset), read),
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod frozen;
 mod lives;
+mod memory;
 mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +26,7 @@ use proto::record::{Lost, Ready, Record, RecordBody};
 use proto::ring::{Member, Ring};
 
 use self::frozen::Frozen;
+pub use self::memory::{Remembered, Waiting};
 pub use self::rebuild::{BadSnapshot, Rebuild};
 use crate::io::InboxEntry;
 use crate::mutant::Mutant;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use client::{ProbeLoad, ProbePlan, Routing, Sender};
+use client::{ProbeLoad, ProbePlan, Receipt, Routing, Sender};
 use cluster::{Cluster, Ledger, Process};
 use proto::client::Target;
+use proto::ids::ImageId;
 use serde_json::Value;
 
 use crate::setup::{HELIO, PATIENCE, cluster, helio, receive_and_check, register, send, wait_settled};
@@ -113,8 +115,11 @@ impl Following {
 #[test]
 fn a_followed_log_shows_each_entry_once_across_segments_and_restarts() {
     let mut cluster = cluster();
-    register(&cluster, &["gallery"]);
+    register(&cluster, &["gallery", "archive"]);
     let mut ledger = Ledger::new();
+    let sender = Sender::connect(cluster.options(Routing::Home, PATIENCE), "scanner").unwrap();
+    let kept = send(&sender, &mut ledger, "kept.png", &["archive"], 70_000);
+    drop(sender);
     let followed: Vec<(u64, Following)> = cluster
         .numbers()
         .into_iter()
@@ -177,11 +182,12 @@ fn a_followed_log_shows_each_entry_once_across_segments_and_restarts() {
         assert!(indexes[0] == 1 && indexes.windows(2).all(|pair| pair[1] <= pair[0] + 1), "node {number}: {indexes:?}");
     }
     // A notice that is repeated while its record is on its way makes a second one, which changes nothing.
-    wait_until("the images are followed", || images(&ready.shown()).len() > 3 * IMAGES);
+    let count = 3 * IMAGES + 2;
+    wait_until("the images are followed", || images(&ready.shown()).len() >= count);
     let (code, shown) = ready.interrupt();
-    assert_eq!((code, images(&shown).len()), (0, 3 * IMAGES + 1), "{shown}");
+    assert_eq!((code, images(&shown).len()), (0, count), "{shown}");
     assert!(lines(&shown).iter().all(|entry| entry["kind"] == "ready"), "{shown}");
-    a_log_whose_begin_is_gone_is_told_as_far_as_it_goes(&cluster, &late.to_string());
+    a_log_whose_begin_is_gone_is_told_with_a_snapshot(&cluster, late, &kept);
 }
 
 /// Of the last entry of a dump; 0 if there is none.
@@ -189,15 +195,40 @@ fn last_index(dump: &str) -> u64 {
     dump.lines().last().map_or(0, |line| lines(line)[0]["index"].as_u64().unwrap())
 }
 
-fn a_log_whose_begin_is_gone_is_told_as_far_as_it_goes(cluster: &Cluster, image: &str) {
-    let data = data(cluster, 1);
-    let ran = helio("", &["log", "dump", &data, "--client", "gallery", "--kind", "ready"]).ok();
+/// `late` was received, and its record is in the log; `kept` was not, and its record is in a snapshot only.
+fn a_log_whose_begin_is_gone_is_told_with_a_snapshot(cluster: &Cluster, late: ImageId, kept: &Receipt) {
+    let all: Vec<String> = cluster.numbers().into_iter().map(|number| data(cluster, number)).collect();
+    let ran = helio("", &["log", "dump", &all[0], "--client", "gallery", "--kind", "ready"]).ok();
     assert_eq!(ran.stderr.matches("got its name in an entry that is not in this log").count(), 1, "{ran:?}");
-    let told = trace(image, std::slice::from_ref(&data));
+    let told = trace(&late.to_string(), &all);
     let note = told["notes"][0].as_str().unwrap();
     assert!(note.starts_with("entries below ") && note.contains("what happened before is not in the log"), "{told:#}");
-    let ready = events(&told, "ready")[0];
-    assert_eq!((&ready["receivers"][0]["name"], &ready["receivers"][0]["seq"]), (&Value::Null, &Value::Null));
+    assert_eq!(events(&told, "freed").len(), 1, "{told:#}");
+
+    let told = trace(&kept.image.to_string(), &all);
+    let snapshot = events(&told, "snapshot")[0];
+    assert!(events(&told, "ready").is_empty(), "{told:#}");
+    let waiting = &snapshot["waiting"][0];
+    assert_eq!((&waiting["ready"], waiting["holders"].as_array().unwrap().len()), (&kept.index.0.into(), 2));
+    let receiver = &waiting["receivers"][0];
+    assert_eq!((&receiver["name"], &receiver["seq"]), (&"archive".into(), &1.into()), "{told:#}");
+    assert_eq!(
+        (&told["name"], &told["bytes"], &told["sender"]),
+        (&"kept.png".into(), &70_000.into(), &"scanner".into())
+    );
+    for directory in told["directories"].as_array().unwrap() {
+        assert!(!directory["lacks"].to_string().contains("as holder"), "{told:#}");
+    }
+    // Bad snapshots are said to be bad, and without them nothing is left of the record.
+    for number in cluster.numbers() {
+        for snapshot in fs::read_dir(cluster.data_path(number).join("snapshots")).unwrap() {
+            let file = File::options().write(true).open(snapshot.unwrap().path()).unwrap();
+            file.write_all_at(&[0xee; 40], 700).unwrap();
+        }
+    }
+    let told = trace(&kept.image.to_string(), &all);
+    assert!(events(&told, "snapshot").is_empty(), "{told:#}");
+    assert!(told["directories"][0]["lacks"].to_string().contains("snapshot"), "{told:#}");
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -299,7 +330,6 @@ fn check_chunks(chunks: &Value) {
 
 /// The record is overwritten in the first node's log: the others tell it, and it says what it lacks.
 fn a_damaged_log_says_what_it_lacks(cluster: &Cluster, image: &str, index: u64, all: &[String]) {
-    use std::os::unix::fs::FileExt;
     let at = &dump(cluster, &["--index", &index.to_string()])[0];
     let segment = format!("{:016}.seg", at["segment"].as_u64().unwrap());
     let path = cluster.data_path(1).join("log").join(segment);

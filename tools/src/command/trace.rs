@@ -3,10 +3,12 @@
 mod life;
 mod merge;
 mod print;
+mod snapshots;
 mod witness;
 
 use self::life::{At, Life, What};
 use self::merge::{Log, Ranges, merge};
+use self::snapshots::Snapshots;
 use self::witness::Witness;
 use crate::args::TraceArguments;
 use crate::command::log::printed;
@@ -42,10 +44,11 @@ pub fn run(arguments: &TraceArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let entries = report.indexes.map_or("no entries".to_owned(), |(first, last)| format!("entries {first} to {last}"));
+    let snapshots = if report.life.is_blind() { ", and no snapshot that goes with them" } else { "" };
     Err(Failure::new(
         Cause::Untraced,
         format!(
-            "{}: in none of the {} data directories, whose logs have {entries}: check the id, or name those of further nodes",
+            "{}: in none of the {} data directories, whose logs have {entries}{snapshots}: check the id, or name those of further nodes",
             arguments.image,
             arguments.data.len()
         ),
@@ -68,19 +71,15 @@ fn check_cluster(witnesses: &[Witness]) -> Result<(), Failure> {
     }
 }
 
-fn examine(arguments: &TraceArguments, witnesses: Vec<Witness>) -> Report {
+fn examine(arguments: &TraceArguments, mut witnesses: Vec<Witness>) -> Report {
     let mut life = Life::new(arguments.image);
     let mut lacks = vec![Ranges::default(); witnesses.len()];
     let (mut differs, mut denies) = (lacks.clone(), lacks.clone());
     let mut indexes: Option<(u64, u64)> = None;
-    let logs: Vec<Log<'_>> = witnesses
-        .iter()
-        .map(|witness| Log {
-            entries: Box::new(|at| witness.places.get(at).map(|place| (place.index, place.term))),
-            commit: witness.commit,
-        })
-        .collect();
+    let mut snapshots = Snapshots::of(&witnesses);
+    let logs = logs(&witnesses);
     for entry in merge(&logs) {
+        snapshots.tell_below(entry.index, &witnesses, &mut life);
         indexes = Some((indexes.map_or(entry.index, |(first, _)| first), entry.index));
         for log in 0..witnesses.len() {
             if entry.differs.contains(&log) {
@@ -100,7 +99,9 @@ fn examine(arguments: &TraceArguments, witnesses: Vec<Witness>) -> Report {
         let (index, term, is_committed) = (entry.index, entry.term, entry.is_committed);
         life.on_entry(At { index, term, is_committed, time_ms: 0, nodes }, record.as_ref());
     }
+    snapshots.tell_below(u64::MAX, &witnesses, &mut life);
     drop(logs);
+    snapshots.faults.into_iter().for_each(|(at, fault)| witnesses[at].fault(fault));
     let directories = witnesses
         .into_iter()
         .zip(lacks)
@@ -108,6 +109,14 @@ fn examine(arguments: &TraceArguments, witnesses: Vec<Witness>) -> Report {
         .map(|((witness, lacks), (differs, denies))| Directory { witness, lacks, differs, denies })
         .collect();
     Report { life, directories, indexes }
+}
+
+fn logs(witnesses: &[Witness]) -> Vec<Log<'_>> {
+    let entries = |witness: &'_ Witness, at: usize| witness.places.get(at).map(|place| (place.index, place.term));
+    witnesses
+        .iter()
+        .map(|witness| Log { entries: Box::new(move |at| entries(witness, at)), commit: witness.commit })
+        .collect()
 }
 
 impl Report {

@@ -88,9 +88,13 @@ mod tests {
     use std::sync::Arc;
 
     use proto::checksum::{crc32, crc64};
-    use proto::ids::{Address, CoreId, Fingerprint, ImageId, LogIndex, NodeId, Sequence, SessionId};
+    use proto::error::Refusal;
+    use proto::ids::{
+        Address, CoreId, Fingerprint, ImageId, Incarnation, LogIndex, NodeId, RequestId, Sequence, SessionId,
+    };
+    use proto::peer::PeerMessage;
 
-    use crate::io::{Body, BufId, CoreNote, Effect, Extent, FileId, Input, Now, Ticket};
+    use crate::io::{Body, BufId, CoreNote, DiskError, Effect, Extent, FileId, Input, Now, Ticket};
     use crate::outlook::config;
     use crate::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
     use crate::store::layout::{SLOT_BYTES, TABLE_BYTES};
@@ -169,6 +173,42 @@ mod tests {
         assert!(clears(&effects));
         assert_eq!(reads(&effects).0, [0; 0]);
         assert_eq!(shard.load().repairs, 0);
+    }
+
+    fn fail(shard: &mut Shard, effects: &mut Vec<Effect>, error: DiskError) {
+        let ticket = reads(effects).1.expect("a read is under way");
+        effects.clear();
+        shard.step(NOW, Input::ChunkRead { ticket, result: Err(error) }, effects);
+        shard.step(NOW, Input::Tick, effects);
+    }
+
+    #[test]
+    fn read_that_the_system_refused_says_nothing_about_the_bytes() {
+        let (mut shard, mut effects) = core_with_two_slots(100, 200);
+        for _ in 0..3 {
+            fail(&mut shard, &mut effects, DiskError::Refused);
+            assert_eq!(reads(&effects).0, [200], "the same one is looked at again");
+        }
+        read(&mut shard, &mut effects, &BYTES);
+        assert!(clears(&effects) && shard.load().repairs == 0);
+        // The last holder whom the others ask: it has the bytes, and only cannot give them now.
+        let other = Address { node: NodeId(2), core: CoreId(0) };
+        for (error, expected) in [(DiskError::Refused, Refusal::Busy), (DiskError::Unreadable, Refusal::NotHeld)] {
+            effects.clear();
+            let message = PeerMessage::Fetch { request: RequestId(3), image: IMAGE, offset: 0 };
+            shard.step(
+                NOW,
+                Input::Peer { from: other, incarnation: Incarnation(1), link: 0, message, body: None },
+                &mut effects,
+            );
+            fail(&mut shard, &mut effects, error);
+            let told = effects.iter().find_map(|effect| match effect {
+                Effect::Send { message: PeerMessage::FetchFailed { refusal, .. }, .. } => Some(*refusal),
+                _ => None,
+            });
+            assert_eq!(told, Some(expected));
+            assert_eq!(shard.load().repairs, u64::from(expected == Refusal::NotHeld));
+        }
     }
 
     #[test]

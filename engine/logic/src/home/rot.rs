@@ -11,31 +11,37 @@ use super::Home;
 use super::upload::{Chunk, NoticeState, report};
 use crate::context::Context;
 use crate::io::{Body, BodyRef};
+use crate::store::chunks::Unread;
 use crate::store::slot::blocks_for;
 
 impl Home {
     /// A chunk for a further holder was read, or cannot be.
-    pub fn on_feed_read(&mut self, cx: &mut Context<'_>, to: Address, image: ImageId, offset: u64, body: Option<Body>) {
-        let is_readable = body.is_some();
+    pub fn on_feed_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Address,
+        (image, offset): (ImageId, u64),
+        read: Result<Body, Unread>,
+    ) {
         let upload = self.objects.get_mut(&image).and_then(|object| object.upload.as_mut());
         let checksum = upload.as_ref().map_or(0, |upload| upload.spec.fingerprint.checksum);
         if let Some(other) = upload.and_then(|upload| upload.others.iter_mut().find(|other| other.address == to)) {
             other.reading = false;
-            match body.as_ref().filter(|_| other.sent_end == offset) {
+            match read.as_ref().ok().filter(|_| other.sent_end == offset) {
                 Some(body) => {
                     other.send(cx, (image, checksum), BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 })
                 }
                 None => other.sent_us = cx.now.mono_us,
             }
         }
-        if let Some(body) = body {
-            cx.release(body.buf);
-        }
-        if is_readable {
-            self.advance(cx, image);
-        } else {
-            // Not at once again: if the bytes stay, the next look is after `RESEND_US`.
-            self.forget_from(cx, image, offset);
+        // What was not read is not looked at at once again: if the bytes stay, the next look is after `RESEND_US`.
+        match read {
+            Ok(body) => {
+                cx.release(body.buf);
+                self.advance(cx, image);
+            }
+            Err(Unread::Rotten(_)) => self.forget_from(cx, image, offset),
+            Err(Unread::Refused) => {}
         }
     }
 

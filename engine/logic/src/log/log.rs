@@ -368,8 +368,10 @@ impl Log {
         let segments = &self.segments;
         let header_of = |segment| segments.iter().find(|header| header.segment == segment);
         let fetched = self.fetches.finish(id, bytes, |segment| header_of(segment).map(EntryCodec::new));
-        if let Err(error) = &fetched {
-            self.note_rot(error.at(), error);
+        match &fetched {
+            // Whoever asked asks again.
+            Ok(_) | Err(FetchError::Device { error: DiskError::Refused, .. }) => {}
+            Err(error) => self.note_rot(error.at(), error),
         }
         fetched
     }

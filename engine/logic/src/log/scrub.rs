@@ -162,6 +162,9 @@ impl Log {
         let Some(header) = header.filter(|_| is_there) else {
             return; // Forgotten meanwhile: the pass goes on with what is there.
         };
+        if bytes == Err(DiskError::Refused) {
+            return; // This says nothing about the bytes: the same part is read again.
+        }
         match self.judge_read(read, &header, bytes) {
             Ok(next) => self.scrub.at = Some(next),
             Err((at, error)) => {

@@ -141,6 +141,11 @@ fn what_was_forgotten_while_it_was_read_is_no_rot() {
     // It goes on with what is there.
     let next = log.take_scrub().unwrap();
     assert!(read.segment < end && next.segment >= end, "{read:?} {next:?}");
+    for _ in 0..3 {
+        log.on_scrubbed(Err(DiskError::Refused));
+        assert!(log.rot().is_none(), "what the system refuses to read may be good");
+        assert_eq!(log.take_scrub(), Some(next), "the same part is read again");
+    }
     log.on_scrubbed(Err(DiskError::Unreadable));
     assert!(log.rot().is_some());
 }
@@ -179,6 +184,10 @@ fn entries_that_went_bad_are_not_asked_for_again_and_again() {
     log.set_commit(last);
     log.set_applied(last);
     let ask = |log: &Log, low| assert!(log.entries(low, low + 1, None, GetEntriesContext::empty(true)).is_err());
+    ask(&log, 500);
+    let fetch = log.take_fetch().unwrap();
+    assert!(log.on_fetched(fetch.id, Err(DiskError::Refused)).is_err());
+    assert!(log.rot().is_none(), "what the system refuses to read may be good");
     ask(&log, 500);
     let fetch = log.take_fetch().unwrap();
     assert!(log.on_fetched(fetch.id, Err(DiskError::Unreadable)).is_err());

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use proto::error::Refusal;
 use proto::ids::{Address, ImageId, InboxSeq, RequestId};
 use proto::limits::CHUNK_BYTES_MAX;
 
@@ -42,6 +43,25 @@ pub(crate) enum ReadPurpose {
     Scrub { cost: u64 },
     /// Nobody: to see which of several slots has the bytes.
     Look { slot: Slot },
+}
+
+/// Why a chunk was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// What lies in this slot is not what was written.
+    Rotten(Slot),
+    /// The system did not let it happen now. This says nothing about the bytes.
+    Refused,
+}
+
+impl Unread {
+    /// What another node is told that asked for it: a copy that only cannot be read now is no lost one.
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Unread::Rotten(_) => Refusal::NotHeld,
+            Unread::Refused => Refusal::Busy,
+        }
+    }
 }
 
 /// The chunk store of one core.
@@ -172,13 +192,13 @@ impl Chunks {
         cx.out.push(Effect::ChunkRead { ticket, extent: slot.extent, length: slot.length });
     }
 
-    /// A read is done. The body comes with its hold, or the slot if the bytes are not what it says.
+    /// A read is done. The body comes with its hold.
     pub fn on_read(
         &mut self,
         cx: &mut Context<'_>,
         ticket: Ticket,
         result: Result<Body, DiskError>,
-    ) -> (ReadPurpose, Result<Body, Slot>) {
+    ) -> (ReadPurpose, Result<Body, Unread>) {
         let (slot, purpose) = self.reads.remove(&ticket).expect("a completion of what was asked for");
         let place = (slot.extent.file, slot.extent.block);
         let pin = self.pins.get_mut(&place).expect("a read pins its extent");
@@ -188,7 +208,11 @@ impl Chunks {
         {
             self.space.free(extent);
         }
-        let Ok(body) = result else { return (purpose, Err(slot)) };
+        let body = match result {
+            Ok(body) => body,
+            Err(DiskError::Refused) => return (purpose, Err(Unread::Refused)),
+            Err(_) => return (purpose, Err(Unread::Rotten(slot))),
+        };
         let is_sent_on = !matches!(purpose, ReadPurpose::Feed { .. });
         let is_right = (body.length, body.crc32, body.crc64) == (slot.length, slot.crc32, slot.crc64);
         if is_right || is_sent_on && cx.mutant.is(Mutant::SkipChunkChecksum) {
@@ -196,7 +220,7 @@ impl Chunks {
         }
         tracing::error!(image = %slot.image, chunk = slot.chunk, ?slot.extent, "a chunk on disk has other bytes than were written");
         cx.release(body.buf);
-        (purpose, Err(slot))
+        (purpose, Err(Unread::Rotten(slot)))
     }
 
     /// Bytes of buffers in the cache.

@@ -1,12 +1,13 @@
 //! An image's life from the entries of a log, one after the other.
 //!
 //! Who is acknowledged follows from places in inboxes, and these from every record since the first: so as long as no entry is
-//! missing from the beginning on, the records are applied to the replicated state itself, and it says the places. Whatever
-//! else there is to say is taken from each record alone, and goes on when the places are not known any more.
+//! missing from the beginning on, the records are applied to the replicated state itself, and it says the places. Where entries
+//! are missing, a snapshot gives the state again. Whatever else there is to say is taken from each record alone, and goes on
+//! where the places are not known.
 
-use logic::state::{Outcome, State};
+use logic::state::{Outcome, Remembered, State};
 use proto::error::Refusal;
-use proto::ids::{Holder, ImageId, InboxId, InboxSeq, LogIndex, NodeId};
+use proto::ids::{Fingerprint, Holder, ImageId, InboxId, InboxSeq, LogIndex, NodeId};
 use proto::record::{Lost, Ready, Record, RecordBody};
 
 use crate::command::log::names::Names;
@@ -75,6 +76,30 @@ pub enum What {
         left: Vec<Holder>,
     },
     SessionEnded,
+    /// What a snapshot knows of the image, where the log does not tell what came before.
+    Snapshot {
+        waiting: Vec<Waiting>,
+        /// Who acknowledged, each with the ready record.
+        received: Vec<(Receiver, u64)>,
+        /// The sender needs no answer any more.
+        is_finished: bool,
+    },
+}
+
+/// A ready record with receivers that have not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub ready: u64,
+    pub receivers: Vec<Receiver>,
+    pub holders: Vec<Holder>,
+}
+
+/// What an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portrait {
+    /// A snapshot knows it only while the image waits for somebody.
+    pub name: Option<String>,
+    pub fingerprint: Fingerprint,
 }
 
 /// A ready record and who has not acknowledged it.
@@ -87,15 +112,15 @@ struct Open {
 
 /// Takes the entries that count, ascending.
 pub struct Life {
-    image: ImageId,
+    pub image: ImageId,
     names: Names,
-    // None: an entry is missing before, so places are not known.
+    // None: an entry is missing before, and no snapshot stands for it, so places are not known.
     state: Option<State>,
     last: u64,
     open: Vec<Open>,
     pub events: Vec<Event>,
-    /// The first ready record that counts.
-    pub ready: Option<Ready>,
+    /// By the first ready record that counts, or a snapshot.
+    pub portrait: Option<Portrait>,
     pub sender: Option<String>,
     /// Why not everything is known.
     pub notes: Vec<String>,
@@ -110,7 +135,7 @@ impl Life {
             last: 0,
             open: Vec::new(),
             events: Vec::new(),
-            ready: None,
+            portrait: None,
             sender: None,
             notes: Vec::new(),
         }
@@ -156,32 +181,77 @@ impl Life {
         }
     }
 
+    /// The snapshot behind this entry. `at` says when and where it was made.
+    pub fn on_snapshot(&mut self, at: At, state: State) {
+        if at.index != self.last {
+            let gone = self.gone(at.index + 1);
+            self.notes.push(format!("{gone}: a snapshot stands for them"));
+        }
+        self.last = at.index;
+        let Remembered { sender, is_finished, fingerprint, name, waiting, received } = state.remembered(self.image);
+        if self.sender.is_none() {
+            self.sender = sender.map(|sender| sender.to_string());
+        }
+        if let (None, Some(fingerprint)) = (&self.portrait, fingerprint) {
+            self.portrait = Some(Portrait { name: name.map(|name| name.to_string()), fingerprint });
+        }
+        let receiver = |inbox, seq| Receiver { inbox, name: state.name_of(inbox).map(str::to_owned), seq };
+        let waiting: Vec<Waiting> = waiting
+            .into_iter()
+            .map(|waiting| Waiting {
+                ready: waiting.index.0,
+                receivers: waiting.receivers.iter().map(|&(inbox, seq)| receiver(inbox, Some(seq))).collect(),
+                holders: waiting.holders,
+            })
+            .collect();
+        let received: Vec<_> = received.into_iter().map(|(inbox, index)| (receiver(inbox, None), index.0)).collect();
+        let open = waiting.iter().cloned().map(|Waiting { ready, receivers, holders }| Open {
+            index: ready,
+            holders,
+            waiting: receivers,
+            hinted: Vec::new(),
+        });
+        self.open = open.collect();
+        self.state = Some(state);
+        if is_finished || !waiting.is_empty() || !received.is_empty() {
+            self.tell(&at, What::Snapshot { waiting, received, is_finished });
+        }
+    }
+
+    /// Whether a snapshot behind this entry says something that the entries told until now do not.
+    pub fn asks_for(&self, index: u64) -> bool {
+        index > self.last || (index == self.last && self.is_blind())
+    }
+
+    /// Whether it is not known what the entries told until now left of the image.
+    pub fn is_blind(&self) -> bool {
+        self.state.is_none()
+    }
+
     /// Which holders of ready records must still have the bytes, with the record's index.
     pub fn holders(&self) -> impl Iterator<Item = (u64, &Holder)> {
         self.open.iter().flat_map(|open| open.holders.iter().map(|holder| (open.index, holder)))
     }
 
-    /// Whether entries are missing that may have said more of the image.
-    pub fn has_gaps(&self) -> bool {
-        !self.notes.is_empty()
+    fn note_gap(&mut self, index: u64) {
+        if index != self.last + 1 {
+            let gone = self.gone(index);
+            self.notes.push(match self.last {
+                0 => format!("{gone}: what happened before is not in the log"),
+                _ => format!("{gone}: places in inboxes are not known from there on"),
+            });
+            self.state = None;
+        }
+        self.last = index;
     }
 
-    fn note_gap(&mut self, index: u64) {
-        let before = std::mem::replace(&mut self.last, index);
-        if index == before + 1 {
-            return;
+    /// That the entries between the last and this one are missing.
+    fn gone(&self, index: u64) -> String {
+        match (self.last + 1, index - 1) {
+            (1, _) => format!("entries below {index} are gone"),
+            (first, last) if first == last => format!("entry {first} is in none of the logs"),
+            (first, last) => format!("entries {first} to {last} are in none of the logs"),
         }
-        self.state = None;
-        self.notes.push(match before {
-            0 => format!("entries below {index} are gone: what happened before is not in the log"),
-            _ => {
-                let missing = match (before + 1, index - 1) {
-                    (first, last) if first == last => format!("entry {first} is"),
-                    (first, last) => format!("entries {first} to {last} are"),
-                };
-                format!("{missing} in none of the logs: places in inboxes are not known from there on")
-            }
-        });
     }
 
     fn is_finished(&self) -> Option<bool> {
@@ -195,7 +265,7 @@ impl Life {
     fn receiver(&self, inbox: InboxId, index: u64) -> Receiver {
         let entries = self.state.as_ref().map(|state| state.entries_after(inbox, InboxSeq(0), usize::MAX));
         let entry = entries.and_then(|entries| entries.into_iter().find(|entry| entry.index.0 == index));
-        let name = self.names.of_inbox(inbox).map(str::to_owned);
+        let name = self.names.of_inbox(inbox).or_else(|| self.state.as_ref()?.name_of(inbox)).map(str::to_owned);
         Receiver { inbox, name, seq: entry.map(|entry| entry.seq) }
     }
 
@@ -214,7 +284,8 @@ impl Life {
                 ready.receivers.iter().copied().filter(|inbox| !known(inbox)).collect()
             }
         };
-        self.ready.get_or_insert_with(|| ready.clone());
+        self.portrait
+            .get_or_insert_with(|| Portrait { name: Some(ready.name.clone()), fingerprint: ready.fingerprint });
         if self.sender.is_none() {
             self.sender = self.names.of_session(ready.image.session).map(str::to_owned);
         }

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use proto::ids::{ClusterId, ImageId, InboxId, InboxSeq, NodeId, Sequence, SessionId};
+use logic::state::State;
+use proto::ids::{ClusterId, ImageId, InboxId, InboxSeq, LogIndex, NodeId, Sequence, SessionId};
 use proto::record::{Record, RecordBody};
 
 use super::{At, Life};
@@ -48,11 +49,15 @@ fn check(entries: &[(u64, RecordBody)], expected: &str) {
         let at = At { index: *index, term: 1, is_committed: true, time_ms: 0, nodes: vec![NodeId(1)] };
         life.on_entry(at, Some(&Ok(Record { time_ms: 1000, body: body.clone() })));
     }
+    assert_eq!(text_of(&life), expected.trim());
+}
+
+fn text_of(life: &Life) -> String {
     let mut text = life.notes.iter().fold(String::new(), |text, note| text + note + "\n");
     for event in &life.events {
         writeln!(text, "{} {}", event.at.index, told(&event.what)).unwrap();
     }
-    assert_eq!(text.trim(), expected.trim());
+    text.trim().to_owned()
 }
 
 #[test]
@@ -131,6 +136,88 @@ entries 6 to 7 are in none of the logs: places in inboxes are not known from the
 9 acked by gallery (b2), up to place 1
 9 freed: all receivers of record 5 have it; n1c0 may free"#,
     );
+}
+
+/// The state behind these entries, as a snapshot has it.
+fn state_behind(entries: &[(u64, RecordBody)]) -> State {
+    let mut state = State::default();
+    for (index, body) in entries {
+        state.apply(LogIndex(*index), &Record { time_ms: 1000, body: body.clone() });
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_stands_for_the_entries_before_it() {
+    let gone = [(5, ready(2, &[2])), (6, ready(1, &[2, 3])), (7, acked(&[(3, 1)]))];
+    let gone = [begun(), gone.to_vec()].concat();
+    let at = |index| At { index, term: 1, is_committed: true, time_ms: 0, nodes: vec![NodeId(1)] };
+    // The log begins right behind it, reaches back before it, or begins later.
+    let cases: [(&[u64], &str); 3] = [
+        (
+            &[8],
+            r#"
+entries below 8 are gone: a snapshot stands for them
+7 snapshot: record 6 waits for gallery (b2) as place 2 on n1c0; acked by archive (b3), record 6
+9 acked by gallery (b2), up to place 2
+9 freed: all receivers of record 6 have it; n1c0 may free"#,
+        ),
+        (
+            &[6, 7, 8],
+            r#"
+entries below 6 are gone: what happened before is not in the log
+6 ready for b2, place not known, b3, place not known on n1c0
+7 first acked behind it by b3, up to place 1: whether that covers the image is not known
+7 snapshot: record 6 waits for gallery (b2) as place 2 on n1c0; acked by archive (b3), record 6
+9 acked by gallery (b2), up to place 2
+9 freed: all receivers of record 6 have it; n1c0 may free"#,
+        ),
+        (
+            &[],
+            r#"
+entries below 8 are gone: a snapshot stands for them
+entry 8 is in none of the logs: places in inboxes are not known from there on
+7 snapshot: record 6 waits for gallery (b2) as place 2 on n1c0; acked by archive (b3), record 6
+9 acked by gallery (b2), up to place 2
+9 freed: all receivers of record 6 have it; n1c0 may free"#,
+        ),
+    ];
+    for (log, expected) in cases {
+        let mut life = Life::new(IMAGE);
+        let entry = |life: &mut Life, index: u64| {
+            let body = match index {
+                8 => ready(3, &[3]),
+                9 => acked(&[(2, 2)]),
+                _ => gone[index as usize - 1].1.clone(),
+            };
+            life.on_entry(at(index), Some(&Ok(Record { time_ms: 1000, body })));
+        };
+        log.iter().filter(|index| **index <= 7).for_each(|index| entry(&mut life, *index));
+        assert!(life.asks_for(7));
+        life.on_snapshot(at(7), state_behind(&gone));
+        assert!(!life.asks_for(7) && !life.is_blind());
+        log.iter().filter(|index| **index > 7).for_each(|index| entry(&mut life, *index));
+        entry(&mut life, 9);
+        assert_eq!(text_of(&life), expected.trim());
+        assert_eq!(life.sender.as_deref(), Some("camera"));
+    }
+}
+
+#[test]
+fn a_snapshot_knows_what_is_finished_and_nothing_of_what_never_came() {
+    let at = At { index: 9, term: 1, is_committed: true, time_ms: 0, nodes: vec![NodeId(1)] };
+    let mut later = ready(5, &[2]);
+    if let RecordBody::Ready(ready) = &mut later {
+        ready.low_water = Sequence(2);
+    }
+    let rest = [(5, ready(1, &[2])), (6, acked(&[(2, 1)])), (7, later)];
+    let mut life = Life::new(IMAGE);
+    life.on_snapshot(at.clone(), state_behind(&[begun(), rest.to_vec()].concat()));
+    let told = "entries below 10 are gone: a snapshot stands for them\n9 snapshot: its sender needs no answer any more";
+    assert_eq!(text_of(&life), told);
+    let mut life = Life::new(IMAGE);
+    life.on_snapshot(at, state_behind(&begun()));
+    assert!(life.events.is_empty());
 }
 
 #[test]

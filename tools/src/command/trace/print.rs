@@ -6,7 +6,7 @@ use proto::error::Refusal;
 use proto::ids::{Address, Holder, NodeId};
 use serde_json::{Value, json};
 
-use super::life::{At, Event, Receiver, What};
+use super::life::{At, Event, Life, Receiver, Waiting, What};
 use super::witness::{Chunk, CoreChunks};
 use super::{Directory, Report};
 use crate::args::TraceArguments;
@@ -17,9 +17,9 @@ use crate::table::{Table, counted, grouped};
 pub fn print(arguments: &TraceArguments, report: &Report) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if arguments.json {
-        return writeln!(out, "{:#}", report_json(arguments, report));
+        return writeln!(out, "{:#}", report_json(report));
     }
-    writeln!(out, "{}", head(arguments, report))?;
+    writeln!(out, "{}", head(&report.life))?;
     for note in &report.life.notes {
         writeln!(out, "{note}")?;
     }
@@ -41,22 +41,17 @@ pub fn print(arguments: &TraceArguments, report: &Report) -> io::Result<()> {
 }
 
 /// What the image is.
-fn head(arguments: &TraceArguments, report: &Report) -> String {
-    let life = &report.life;
-    match &life.ready {
-        Some(ready) => {
+fn head(life: &Life) -> String {
+    match &life.portrait {
+        Some(portrait) => {
             let sender =
                 life.sender.as_ref().map_or("a sender whose name is not known".into(), |name| format!("{name:?}"));
-            let (length, checksum) = (grouped(ready.fingerprint.length), ready.fingerprint.checksum);
-            format!("{} {:?}: {length} bytes, checksum {checksum:016x}, from {sender}", ready.image, ready.name)
+            let (length, checksum) = (grouped(portrait.fingerprint.length), portrait.fingerprint.checksum);
+            let name = portrait.name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
+            format!("{}{name}: {length} bytes, checksum {checksum:016x}, from {sender}", life.image)
         }
-        None if life.has_gaps() => {
-            format!(
-                "{}: no record that made it ready is left; snapshots stand for the entries that are gone",
-                arguments.image
-            )
-        }
-        None => format!("{}: no record that made it ready", arguments.image),
+        None if !life.notes.is_empty() => format!("{}: no record that made it ready is left", life.image),
+        None => format!("{}: no record that made it ready", life.image),
     }
 }
 
@@ -72,11 +67,11 @@ fn print_directory(out: &mut impl Write, report: &Report, directory: &Directory)
     for lack in lacks(report, directory) {
         writeln!(out, "  {lack}")?;
     }
-    let length = report.life.ready.as_ref().map(|ready| ready.fingerprint.length);
+    let length = report.life.portrait.as_ref().map(|portrait| portrait.fingerprint.length);
     for core in witness.cores.iter().filter(|core| !core.chunks.is_empty()) {
         let address = Address { node: witness.node, core: core.core };
         let is_needed = report.life.holders().any(|(_, holder)| holder.address == address);
-        let remark = match (is_needed, report.life.ready.is_none() && report.life.has_gaps()) {
+        let remark = match (is_needed, report.life.portrait.is_none() && report.life.is_blind()) {
             (true, _) => "",
             (false, true) => "; whether they are needed is not told by the entries that are left",
             (false, false) => "; freed, or never named as holder",
@@ -122,14 +117,14 @@ fn lacks(report: &Report, directory: &Directory) -> Vec<String> {
         lacks
             .push(format!("knows its entries {ranges} as committed, and others theirs: they cannot be of one cluster"));
     }
-    let length = report.life.ready.as_ref().map_or(0, |ready| ready.fingerprint.length);
+    let length = report.life.portrait.as_ref().map_or(0, |portrait| portrait.fingerprint.length);
     for (index, holder) in report.life.holders().filter(|(_, holder)| holder.address.node == witness.node) {
         let core = witness.cores.iter().find(|core| core.core == holder.address.core);
         let bytes = core.map_or(0, CoreChunks::bytes);
         if bytes < length {
             let (address, missing) = (holder.address, grouped(length - bytes));
             // Where places are not known, nobody here can tell when it was freed.
-            let unless = if report.life.notes.is_empty() { "" } else { ", unless it was freed meanwhile" };
+            let unless = if report.life.is_blind() { ", unless it was freed meanwhile" } else { "" };
             lacks.push(format!("record {index} names {address} as holder: it lacks {missing} bytes{unless}"));
         }
     }
@@ -181,7 +176,22 @@ pub fn told(what: &What) -> String {
             format!("{} gave up the bytes of record {ready}; {} still has them", holders(&[*holder]), holders(left))
         }
         What::SessionEnded => "session ended, unused for too long".to_owned(),
+        What::Snapshot { waiting, received, is_finished } => {
+            let mut parts: Vec<String> = waiting.iter().map(waits).collect();
+            parts.extend(
+                received.iter().map(|(receiver, ready)| format!("acked by {}, record {ready}", name(receiver))),
+            );
+            if *is_finished {
+                parts.push("its sender needs no answer any more".to_owned());
+            }
+            format!("snapshot: {}", parts.join("; "))
+        }
     }
+}
+
+fn waits(Waiting { ready, receivers, holders: on }: &Waiting) -> String {
+    let on = if on.is_empty() { "nobody any more: it is damaged".to_owned() } else { holders(on) };
+    format!("record {ready} waits for {} on {on}", list(receivers, placed))
 }
 
 fn reason(why: Refusal) -> &'static str {
@@ -197,16 +207,16 @@ fn reason(why: Refusal) -> &'static str {
     }
 }
 
-fn report_json(arguments: &TraceArguments, report: &Report) -> Value {
+fn report_json(report: &Report) -> Value {
     let life = &report.life;
-    let length = life.ready.as_ref().map(|ready| ready.fingerprint.length);
+    let portrait = life.portrait.as_ref();
     json!({
-        "image": arguments.image.to_string(),
+        "image": life.image.to_string(),
         "found": report.is_found(),
-        "name": life.ready.as_ref().map(|ready| &ready.name),
+        "name": portrait.and_then(|portrait| portrait.name.as_ref()),
         "sender": life.sender,
-        "bytes": length,
-        "checksum": life.ready.as_ref().map(|ready| format!("{:016x}", ready.fingerprint.checksum)),
+        "bytes": portrait.map(|portrait| portrait.fingerprint.length),
+        "checksum": portrait.map(|portrait| format!("{:016x}", portrait.fingerprint.checksum)),
         "notes": life.notes,
         "events": life.events.iter().map(event_json).collect::<Vec<_>>(),
         "directories": report.directories.iter().map(|directory| directory_json(report, directory)).collect::<Vec<_>>(),
@@ -237,6 +247,14 @@ fn event_json(Event { at, what }: &Event) -> Value {
                 "damaged": left.is_empty() }),
         ),
         What::SessionEnded => ("session-ended", json!({})),
+        What::Snapshot { waiting, received, is_finished } => {
+            let waits = |Waiting { ready, receivers, holders }: &Waiting| json!({ "ready": ready, "receivers": receivers_json(receivers), "holders": holders_json(holders) });
+            let acked =
+                |(receiver, ready): &(Receiver, u64)| json!({ "ready": ready, "receiver": receiver_json(receiver) });
+            let (waiting, received): (Vec<Value>, Vec<Value>) =
+                (waiting.iter().map(waits).collect(), received.iter().map(acked).collect());
+            ("snapshot", json!({ "waiting": waiting, "received": received, "finished": is_finished }))
+        }
     };
     event["event"] = json!(kind);
     for (key, value) in details.as_object().into_iter().flatten() {

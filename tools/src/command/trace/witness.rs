@@ -1,15 +1,19 @@
-//! What one data directory knows: the entries of its log that count, and the chunks that its slot tables name.
+//! What one data directory knows: the entries of its log that count, its snapshots, and the chunks that its slot tables name.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use disk::log_files::SegmentMap;
 use disk::{ChunkFiles, DataDirView, DirError};
 use logic::io::SegmentId;
-use logic::log::EntryKind;
 use logic::log::layout::{ENTRY_ALIGN_BYTES, SEGMENT_HEADER_BYTES};
+use logic::log::{EntryKind, SnapshotMark};
+use logic::snapshot::{SnapshotHeader, load};
+use logic::state::State;
 use logic::store::layout::DATA_OFFSET;
 use logic::store::slot::Slot;
 use logic::store::space::Space;
-use proto::ids::{ClusterId, CoreId, ImageId, NodeId};
+use proto::ids::{ClusterId, CoreId, ImageId, LogIndex, NodeId};
 use proto::limits::BLOCK_BYTES;
 use proto::record::Record;
 
@@ -55,9 +59,12 @@ pub struct Witness {
     pub places: Vec<Place>,
     /// Known to be committed up to here.
     pub commit: u64,
+    /// Ascending.
+    pub snapshots: Vec<LogIndex>,
     pub cores: Vec<CoreChunks>,
     /// What is damaged or missing in it, for people.
     pub faults: Vec<String>,
+    view: DataDirView,
     segments: Vec<Segment>,
 }
 
@@ -78,11 +85,17 @@ impl Witness {
             cluster: None,
             places: Vec::new(),
             commit: 0,
+            snapshots: Vec::new(),
             cores: Vec::new(),
             faults: Vec::new(),
+            view: view.clone(),
             segments: Vec::new(),
         };
         witness.read_log(&view);
+        match view.snapshots() {
+            Ok(snapshots) => witness.snapshots = snapshots,
+            Err(error) => witness.fault(format!("the snapshots cannot be listed: {error}")),
+        }
         for core in (0..view.cores()).map(CoreId) {
             witness.read_chunks(&view, core, image);
         }
@@ -99,7 +112,25 @@ impl Witness {
         }
     }
 
-    fn fault(&mut self, text: String) {
+    /// The state behind that entry; none if a running node has removed the snapshot meanwhile, an error if it is damaged.
+    pub fn snapshot(&self, index: LogIndex) -> Result<Option<(SnapshotMark, State)>, String> {
+        let map = match SegmentMap::open(&self.view.snapshot_path(index)) {
+            Ok(map) => map,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        map.touch(0, map.len()).map_err(|error| error.to_string())?;
+        let (mark, state) = self.load(&map)?;
+        if mark.index == index { Ok(Some((mark, state))) } else { Err(format!("it is that of entry {}", mark.index)) }
+    }
+
+    fn load(&self, bytes: &[u8]) -> Result<(SnapshotMark, State), String> {
+        let header = SnapshotHeader::decode(bytes).map_err(|error| error.to_string())?;
+        load(bytes, self.cluster.unwrap_or(header.cluster)).map_err(|error| error.to_string())
+    }
+
+    /// One fault more; of too many only the first ones are kept.
+    pub fn fault(&mut self, text: String) {
         match self.faults.len() {
             0..FAULTS_MAX => self.faults.push(text),
             FAULTS_MAX => self.faults.push("and more".to_owned()),
