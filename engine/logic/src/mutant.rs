@@ -85,6 +85,8 @@ mutants! {
     AckUnclamped = "ack-unclamped",
     /// Bytes read from disk for a receiver or for its home are not compared with their slot (P3).
     SkipChunkChecksum = "skip-chunk-checksum",
+    /// A chunk that the system refuses to read for a moment counts as rotten (P4).
+    RefusedIsRot = "refused-is-rot",
     /// The whole image's checksum is not compared before it counts as a copy (P3).
     SkipImageChecksum = "skip-image-checksum",
     /// A chunk counts as durable when it is written, before its slot is and before the sync (P1).

@@ -21,7 +21,7 @@ use crate::world::{Event, World};
 const FS_FREE_BYTES: u64 = 16 << 30;
 /// A slow disk is slower by this.
 const SLOW_FACTOR: u64 = 100;
-/// One in so many reads of a snapshot is refused for want of a descriptor, say.
+/// One in so many reads is refused for want of a descriptor, say.
 const REFUSED_READS: u64 = 41;
 
 /// A disk operation under way.
@@ -484,9 +484,9 @@ impl World {
                 Input::StoreCommitted { ticket }
             }
             Done::ChunkRead { ticket, extent } => {
-                let facts = core.read(extent);
-                let result = facts.map(|facts| self.new_body(at, facts)).ok_or(DiskError::Unreadable);
-                Input::ChunkRead { ticket, result }
+                let facts = core.read(extent).ok_or(DiskError::Unreadable);
+                let found = if is_refused(ticket) { Err(DiskError::Refused) } else { facts };
+                Input::ChunkRead { ticket, result: found.map(|facts| self.new_body(at, facts)) }
             }
             Done::File { file } => {
                 let result = node.take_room(FILE_BYTES);
@@ -522,7 +522,7 @@ impl World {
             }
             Done::SnapshotRead { ticket, index, offset, length } => {
                 let found = node.group.snapshots.read(index, offset, length).ok_or(DiskError::Unreadable);
-                let result = if ticket.0.is_multiple_of(REFUSED_READS) { Err(DiskError::Refused) } else { found };
+                let result = if is_refused(ticket) { Err(DiskError::Refused) } else { found };
                 Input::SnapshotRead { ticket, result }
             }
             Done::Segment { segment, header } => {
@@ -538,7 +538,8 @@ impl World {
             Done::LogRead { ticket, segment, offset, length } => {
                 let bytes = node.group.segments.get(&segment);
                 let part = bytes.map(|bytes| bytes[offset as usize..(offset + length) as usize].to_vec());
-                Input::LogRead { ticket, result: part.ok_or(DiskError::Unreadable) }
+                let found = part.ok_or(DiskError::Unreadable);
+                Input::LogRead { ticket, result: if is_refused(ticket) { Err(DiskError::Refused) } else { found } }
             }
             Done::Vote { ticket, sector } => {
                 node.group.write_vote(sector);
@@ -564,6 +565,10 @@ impl Node {
     fn is_torn(&self) -> bool {
         self.process.is_none() && self.group.tear != Tear::Whole
     }
+}
+
+fn is_refused(read: Ticket) -> bool {
+    read.0.is_multiple_of(REFUSED_READS)
 }
 
 /// Whether a round has several sectors, its identifier not counted.

@@ -17,6 +17,9 @@ use crate::setup::{SEGMENT_BYTES, SESSION_IDLE_MS};
 use crate::user::{InboxUser, SenderUser, ack_ahead, fingerprint, impostor, register};
 use crate::world::{Heard, Plan, World};
 
+/// A clock jumps by up to an hour back or forth, and rarely by as much as this.
+const CLOCK_JUMP_MS_MAX: u64 = HOUR_MS + 20 * 24 * HOUR_MS;
+const HOUR_MS: u64 = 3_600_000;
 /// Simulated seconds within which a healed cluster must have delivered everything.
 const HEALED_SECONDS: u64 = 120;
 /// And within which nothing may be left over; longer than an incomplete upload is kept.
@@ -265,8 +268,8 @@ impl Run {
                 }
             }
             Fault::ClockJump => {
-                let days = if self.weather.chance(10) { 20 } else { 0 };
-                let ms = (self.weather.within(0, 7_200_000 + days * 86_400_000)).cast_signed() - 3_600_000;
+                let most = if self.weather.chance(10) { CLOCK_JUMP_MS_MAX } else { HOUR_MS };
+                let ms = self.weather.within(0, HOUR_MS + most).cast_signed() - HOUR_MS.cast_signed();
                 self.world.jump(node, ms);
             }
             Fault::ClockSkew => {
@@ -396,12 +399,11 @@ impl Run {
             }
             if self.world.now_us >= deadline_us {
                 if (self.world.has_rot() || self.has_rivals()) && !has_waited {
-                    // Bytes of which the leader was told before they rotted go with the session of their sender.
+                    // Bytes of which the leader was told before they rotted go with the session of their sender. Log time may
+                    // be ahead by as much as clocks jump.
                     has_waited = true;
-                    self.world
-                        .nodes()
-                        .into_iter()
-                        .for_each(|node| self.world.jump(node, SESSION_IDLE_MS.cast_signed()));
+                    let ms = (SESSION_IDLE_MS + CLOCK_JUMP_MS_MAX).cast_signed();
+                    self.world.nodes().into_iter().for_each(|node| self.world.jump(node, ms));
                     deadline_us += CLEAN_SECONDS * 1_000_000;
                     continue;
                 }

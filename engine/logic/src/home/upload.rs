@@ -69,6 +69,7 @@ pub(super) struct Other {
     pub(super) incarnation: Incarnation,
     pub(super) heard_us: u64,
     pub(super) sent_us: u64,
+    pub(super) unread_until_us: u64, // a chunk for it could not be read: no further read before that
 }
 
 impl Uploading {
@@ -135,6 +136,7 @@ impl Uploading {
             incarnation: Incarnation::default(),
             heard_us: cx.now.mono_us,
             sent_us: cx.now.mono_us,
+            unread_until_us: 0,
         });
     }
 
@@ -272,11 +274,13 @@ pub(super) fn feed(
         }
         if let Some(body) = store.cached(image, offset) {
             other.send(cx, upload, BodyRef { buf: body.buf, length: body.length, crc32: body.crc32 });
-        } else if let Chunk::Durable(slot) = chunk {
+        } else if let Chunk::Durable(slot) = chunk
+            && cx.now.mono_us >= other.unread_until_us
+        {
             other.reading = true;
             store.read(cx, *slot, ReadPurpose::Feed { to: other.address, image, offset });
         } else {
-            return; // Neither in memory nor readable yet: its durability brings us back.
+            return; // Neither in memory nor readable yet: its durability, or a tick, brings us back.
         }
     }
 }

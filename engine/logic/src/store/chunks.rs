@@ -210,7 +210,7 @@ impl Chunks {
         }
         let body = match result {
             Ok(body) => body,
-            Err(DiskError::Refused) => return (purpose, Err(Unread::Refused)),
+            Err(DiskError::Refused) if !cx.mutant.is(Mutant::RefusedIsRot) => return (purpose, Err(Unread::Refused)),
             Err(_) => return (purpose, Err(Unread::Rotten(slot))),
         };
         let is_sent_on = !matches!(purpose, ReadPurpose::Feed { .. });
