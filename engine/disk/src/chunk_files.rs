@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use glommio::io::{DmaBuffer, DmaFile};
-use logic::io::{DiskError, Extent, FileId};
+use logic::io::{DiskError, Extent, FileId, Room};
 use logic::shard::ChunkFileStart;
 use logic::store::layout::{DATA_OFFSET, FILE_BLOCKS, FILE_BYTES, TABLE_BYTES, TABLE_OFFSET};
 use proto::ids::CoreId;
@@ -28,6 +28,7 @@ use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 use crate::budget::Budget;
 use crate::buffers::{BufferPool, ChunkBuffer};
 use crate::chunk_file_header::{ChunkFileHeader, ChunkHeaderError};
+use crate::descriptors;
 use crate::dir::{DataDir, DataDirView, remove_unfinished, sync_dir};
 use crate::direct_io::{self, join_all};
 use crate::error::{Outcome, from_glommio, outcome};
@@ -158,7 +159,7 @@ impl ChunkFiles {
         Ok(ChunkFiles { inner: Rc::new(inner) })
     }
 
-    /// Makes a chunk file. It must not exist. Without room nothing is left behind.
+    /// Makes a chunk file. It must not exist. Without room, or without a descriptor, nothing is left behind.
     pub async fn create(&self, file: FileId) -> Outcome<()> {
         let inner = &*self.inner;
         let path = inner.dir.chunk_path(inner.core, file);
@@ -235,11 +236,18 @@ impl ChunkFiles {
         Ok(())
     }
 
-    /// Bytes that new files could take on the filesystem.
-    pub async fn free_bytes(&self) -> io::Result<u64> {
-        let path = self.inner.dir.path().to_owned();
-        blocking(move || machine::free_bytes(&path)).await
+    /// Room for new files.
+    pub async fn room(&self) -> io::Result<Room> {
+        let dir = self.inner.dir.clone();
+        let files = self.inner.open.borrow().len() as u64;
+        blocking(move || room(&dir, files)).await
     }
+}
+
+/// Room for new files of a core that has so many. Blocking.
+pub fn room(dir: &DataDirView, files: u64) -> io::Result<Room> {
+    let files_max = descriptors::chunk_files_max(descriptors::limit()?, dir.cores());
+    Ok(Room { free_bytes: machine::free_bytes(dir.path())?, files: files_max.saturating_sub(files) })
 }
 
 impl Inner {

@@ -124,7 +124,8 @@ fn chunk_keeps_its_address_from_the_buffer_to_the_disk_and_many_are_written_at_o
             assert_eq!(read.payload(1), [number as u8]);
             assert_eq!(read.bytes().as_ptr() as usize % SECTOR_BYTES, 0);
         }
-        assert!(files.free_bytes().await.unwrap() > 0);
+        let room = files.room().await.unwrap();
+        assert!(room.free_bytes > 0 && room.files > 0, "{room:?}");
     })
     .unwrap();
 }

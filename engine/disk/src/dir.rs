@@ -508,8 +508,10 @@ pub(crate) fn replace_file(target: &Path, new: &Path, bytes: &[u8]) -> io::Resul
 
 /// Gives a complete and synced file its name, durably. Blocking.
 pub(crate) fn publish(new: &Path, target: &Path) -> io::Result<()> {
+    // Opened first: without a descriptor for it nothing is under the name yet.
+    let dir = File::open(target.parent().expect("files of the data directory lie in a directory"))?;
     fs::rename(new, target)?;
-    sync_dir(target.parent().expect("files of the data directory lie in a directory"))
+    dir.sync_all()
 }
 
 /// Makes the entries of a directory durable. Blocking.

@@ -14,6 +14,11 @@ pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }
 
+/// Whether this process, or the system, has no descriptor left.
+pub(crate) fn is_no_descriptor(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Keeps the system's error number, which the conversion of glommio loses.
 pub(crate) fn from_glommio(error: GlommioError<()>) -> io::Error {
     match error.raw_os_error() {
@@ -22,11 +27,15 @@ pub(crate) fn from_glommio(error: GlommioError<()>) -> io::Error {
     }
 }
 
-/// Sorts the failure of an operation that makes a file: no room is expected, all else ends the process.
+/// Sorts the failure of an operation that makes a file: no room and no descriptor are expected, all else ends the process.
 pub(crate) fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(error) if is_no_space(&error) => Ok(Err(DiskError::NoSpace)),
+        Err(error) if is_no_descriptor(&error) => {
+            tracing::error!(%error, "a file could not be made: raise the limit with `ulimit -n 65536` or `LimitNOFILE=65536`");
+            Ok(Err(DiskError::Refused))
+        }
         Err(error) => Err(error),
     }
 }

@@ -17,6 +17,7 @@ mod budget;
 pub mod buffers;
 pub mod chunk_file_header;
 pub mod chunk_files;
+pub mod descriptors;
 pub mod dir;
 mod direct_io;
 pub mod error;
@@ -27,6 +28,8 @@ mod log_mmap;
 pub mod log_tail;
 pub mod machine;
 mod new_file;
+#[cfg(test)]
+mod no_descriptor_test;
 #[cfg(test)]
 mod no_space_test;
 mod reading;

@@ -13,16 +13,12 @@ use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 
 use executor::MEMLOCK_BYTES_MIN;
 
+use crate::descriptors;
 use crate::dir::DataDirView;
 use crate::error::is_no_space;
 
 /// Locked memory that one executor takes of the user's budget (measured: 0.23 MiB).
 const MEMLOCK_PER_CORE_BYTES: u64 = 256 << 10;
-/// Descriptors of a node alone with empty stores (measured: 12 and 5 a core; a chunk file, a client and a link take one each).
-const DESCRIPTORS_BASE: u64 = 16;
-const DESCRIPTORS_PER_CORE: u64 = 6;
-/// Below this many to spare, clients and chunk files soon find none left.
-const DESCRIPTORS_SPARE: u64 = 512;
 /// A new directory is not made for more cores than this many for each CPU: its cores would only wait for each other.
 const CORES_PER_CPU_MAX: usize = 4;
 
@@ -58,15 +54,15 @@ fn warning(text: String) -> Finding {
     Finding { severity: Severity::Warning, text }
 }
 
-/// Everything a node needs: CPUs, io_uring, locked memory and descriptors for `cores` executors, and a filesystem with
-/// O_DIRECT and `bytes_needed` free. `data_dir` need not exist yet. Nothing found means that the node can start.
+/// Everything a node needs: CPUs, io_uring, locked memory and descriptors for `cores` executors and so many clients, and a
+/// filesystem with O_DIRECT and `bytes_needed` free. `data_dir` need not exist yet. Nothing found means that the node can start.
 #[must_use]
-pub fn check(data_dir: &Path, cores: u16, bytes_needed: u64) -> Vec<Finding> {
+pub fn check(data_dir: &Path, cores: u16, bytes_needed: u64, clients: u32) -> Vec<Finding> {
     let view = DataDirView::open(data_dir).ok();
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
     let mut findings: Vec<Finding> = check_cpus(cores, cpus, view.is_some()).into_iter().collect();
     findings.extend(check_memlock(cores));
-    findings.extend(check_descriptors(cores, view.as_ref().map_or(0, chunk_file_count)));
+    findings.extend(check_descriptors(cores, view.as_ref().map_or(0, chunk_file_count), clients));
     if let Err(error) = executor::probe() {
         findings.push(refusal(error.to_string()));
     }
@@ -91,34 +87,18 @@ fn check_cpus(cores: u16, cpus: usize, is_made: bool) -> Option<Finding> {
     )))
 }
 
-fn chunk_file_count(dir: &DataDirView) -> u64 {
+/// Chunk files of all cores.
+#[must_use]
+pub fn chunk_file_count(dir: &DataDirView) -> u64 {
     let of_core = |core| dir.chunk_files(CoreId(core)).map_or(0, |files| files.len() as u64);
     (0..dir.cores()).map(of_core).sum()
 }
 
-fn check_descriptors(cores: u16, chunk_files: u64) -> Option<Finding> {
-    let limit = match descriptor_limit() {
-        Ok(limit) => limit,
-        Err(error) => return Some(warning(format!("the limit of open files cannot be read: {error}"))),
-    };
-    judge_descriptors(limit, cores, chunk_files)
-}
-
-fn judge_descriptors(limit: u64, cores: u16, chunk_files: u64) -> Option<Finding> {
-    let needed = DESCRIPTORS_BASE + DESCRIPTORS_PER_CORE * u64::from(cores) + chunk_files;
-    let remedy = "raise it with `ulimit -n 65536` or `LimitNOFILE=65536`";
-    if limit < needed {
-        return Some(refusal(format!(
-            "the limit of open files is {limit}; {cores} cores with {chunk_files} chunk files need {needed} before any \
-             client connects: {remedy}"
-        )));
+fn check_descriptors(cores: u16, chunk_files: u64, clients: u32) -> Option<Finding> {
+    match descriptors::limit() {
+        Ok(limit) => descriptors::judge(limit, cores, chunk_files, clients),
+        Err(error) => Some(warning(format!("the limit of open files cannot be read: {error}"))),
     }
-    (limit < needed + DESCRIPTORS_SPARE).then(|| {
-        warning(format!(
-            "the limit of open files is {limit}, of which {cores} cores with {chunk_files} chunk files need {needed}: few are \
-             left for clients and further chunk files (one for each 64 MiB of images): {remedy}"
-        ))
-    })
 }
 
 fn check_memlock(cores: u16) -> Vec<Finding> {
@@ -214,20 +194,11 @@ pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// The limit of locked memory of this process.
-pub fn memlock_limit() -> io::Result<u64> {
-    limit_of(libc::RLIMIT_MEMLOCK)
-}
-
-/// The limit of open files of this process.
-pub fn descriptor_limit() -> io::Result<u64> {
-    limit_of(libc::RLIMIT_NOFILE)
-}
-
 #[allow(unsafe_code)]
-fn limit_of(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
+pub fn memlock_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the call to write to.
-    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_cur)
@@ -265,7 +236,7 @@ mod tests {
 
     fn refusals(dir: &Path, bytes: u64) -> Vec<String> {
         let refused = |finding: &Finding| finding.severity == Severity::Refusal;
-        check(dir, 1, bytes).into_iter().filter(refused).map(|finding| finding.text).collect()
+        check(dir, 1, bytes, 1).into_iter().filter(refused).map(|finding| finding.text).collect()
     }
 
     #[test]
@@ -296,12 +267,16 @@ mod tests {
 
     #[test]
     fn descriptors_are_counted_for_the_cores_and_their_chunk_files() {
-        check_finding(judge_descriptors(1024, 4, 0), None);
-        check_finding(judge_descriptors(39, 4, 0), Some((Severity::Refusal, "need 40")));
-        check_finding(judge_descriptors(551, 4, 0), Some((Severity::Warning, "need 40")));
-        check_finding(judge_descriptors(1024, 4, 500), Some((Severity::Warning, "500 chunk files need 540")));
-        check_finding(judge_descriptors(1024, 170, 0), Some((Severity::Refusal, "need 1036")));
-        assert!(descriptor_limit().is_ok_and(|limit| limit > 0));
+        let judge = |limit, cores, chunk_files| descriptors::judge(limit, cores, chunk_files, 100);
+        check_finding(judge(1024, 4, 0), None);
+        check_finding(judge(39, 4, 0), Some((Severity::Refusal, "need 40")));
+        check_finding(judge(551, 4, 0), Some((Severity::Warning, "need 40")));
+        check_finding(judge(1024, 4, 500), Some((Severity::Warning, "500 chunk files need 540")));
+        check_finding(judge(1024, 170, 0), Some((Severity::Refusal, "need 1036")));
+        check_finding(
+            descriptors::judge(1024, 4, 0, 4096),
+            Some((Severity::Warning, "256 clients may connect at a time, not 4096")),
+        );
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn on_small_filesystem(path: &Path) {
             let write = LogWrite { file: LogFile::Segment(SegmentId(3)), offset: 512, bytes: vec![7; 100_000] };
             device.flush(vec![write]).await.unwrap();
             assert_eq!(device.read(SegmentId(3), 512, 100_000).await.unwrap(), vec![7; 100_000]);
-            assert!(chunks.free_bytes().await.unwrap() < 1 << 20);
+            assert!(chunks.room().await.unwrap().free_bytes < 1 << 20);
             chunks.close().await.unwrap();
             device.close().await.unwrap();
         })

@@ -13,7 +13,7 @@ use proto::ring::{Member, Ring, core_of};
 
 use proto::peer::PeerMessage;
 
-use crate::io::{ConnId, CoreNote, Effect, InboxEntry, Input, Now, View};
+use crate::io::{ConnId, CoreNote, Effect, InboxEntry, Input, Now, Room, View};
 use crate::outlook::config;
 use crate::shard::{Shard, ShardConfig, ShardStart};
 
@@ -56,7 +56,7 @@ impl Home {
 fn home() -> Home {
     let name = (0..).map(|number| format!("gallery-{number}")).find(|name| core_of(name, 2) == CoreId(1)).unwrap();
     let config = ShardConfig { address: Address { node: NodeId(1), core: CoreId(1) }, ..config(NodeId(1), 2) };
-    let start = ShardStart { files: Vec::new(), free_bytes: 0, group: None };
+    let start = ShardStart { files: Vec::new(), room: Room { free_bytes: 0, files: u64::MAX }, group: None };
     let shard = Shard::new(config, start, NOW, &mut Vec::new()).unwrap();
     let mut home = Home { shard, effects: Vec::new() };
     let member = Member {

@@ -21,6 +21,8 @@ mod refusal;
 mod repair;
 mod rot;
 mod scrub;
+#[cfg(test)]
+mod test_world;
 mod upload;
 
 use std::fmt;

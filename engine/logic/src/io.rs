@@ -105,6 +105,15 @@ pub enum DiskError {
     Refused,
 }
 
+/// What new chunk files of a core may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of the filesystem of the data directory.
+    pub free_bytes: u64,
+    /// Files, for want of descriptors for more.
+    pub files: u64,
+}
+
 /// What a shard is told.
 #[derive(Debug)]
 pub enum Input {
@@ -186,10 +195,10 @@ pub enum Input {
         /// Whether it is there now.
         result: Result<(), DiskError>,
     },
-    /// Room on the filesystem of the data directory, measured about once a second.
+    /// Room for new chunk files, measured about once a second.
     Space {
-        /// Bytes a new file could take.
-        free_bytes: u64,
+        /// What there is now.
+        room: Room,
     },
     /// Completion of `Effect::LogFlush`: its writes are durable.
     LogFlushed {

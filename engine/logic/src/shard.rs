@@ -12,7 +12,7 @@ use crate::delivery::Delivery;
 use crate::group::Group;
 use crate::home::Home;
 use crate::ingest::Ingest;
-use crate::io::{CoreNote, Effect, FileId, Input, Now, SegmentId, View};
+use crate::io::{CoreNote, Effect, FileId, Input, Now, Room, SegmentId, View};
 use crate::mutant::Mutant;
 use crate::outlook::Forecast;
 use crate::requests::Requests;
@@ -67,8 +67,8 @@ pub struct ShardConfig {
 pub struct ShardStart<'a> {
     /// The chunk files of this core: their ids, and their header sector and slot table as read.
     pub files: Vec<ChunkFileStart>,
-    /// Bytes a new file could take now.
-    pub free_bytes: u64,
+    /// What new chunk files may take.
+    pub room: Room,
     /// What core 0 has beside that; `None` on every other core.
     pub group: Option<GroupStart<'a>>,
 }
@@ -164,10 +164,10 @@ pub struct RecoveredStore {
 }
 
 impl RecoveredStore {
-    /// Of files with `free_bytes` for more.
-    pub fn new(config: &ShardConfig, files: &[ChunkFileStart], free_bytes: u64, now: Now) -> RecoveredStore {
+    /// Of files with `room` for more.
+    pub fn new(config: &ShardConfig, files: &[ChunkFileStart], room: Room, now: Now) -> RecoveredStore {
         let tables: Vec<(FileId, &[u8])> = files.iter().map(|file| (file.file, file.table.as_slice())).collect();
-        let (space, slots) = Space::recover(&tables, free_bytes, config.reserve_bytes);
+        let (space, slots) = Space::recover(&tables, room, config.reserve_bytes);
         let chunks = Chunks::new(space, config.cache_bytes);
         RecoveredStore { home: Home::new(chunks, slots, config, now.mono_us) }
     }
@@ -237,7 +237,7 @@ impl Shard {
             Some(group) => Some(RecoveredGroup::recover(&config, group, now, effects, mutant)?),
             None => None,
         };
-        let store = RecoveredStore::new(&config, &start.files, start.free_bytes, now);
+        let store = RecoveredStore::new(&config, &start.files, start.room, now);
         Ok(Shard::assemble(&config, store, group, mutant))
     }
 

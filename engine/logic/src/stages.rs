@@ -44,7 +44,7 @@ impl Stages {
             Input::StoreCommitted { ticket } => self.home.on_committed(cx, ticket),
             Input::ChunkRead { ticket, result } => self.on_chunk_read(cx, ticket, result),
             Input::FileCreated { file, result } => self.home.on_file_created(cx, file, result),
-            Input::Space { free_bytes } => self.home.chunks.space.on_fs_free(free_bytes),
+            Input::Space { room } => self.home.chunks.space.on_room(room),
             Input::LogFlushed { .. }
             | Input::SegmentPrepared { .. }
             | Input::LogRead { .. }

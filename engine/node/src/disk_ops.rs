@@ -186,10 +186,22 @@ pub(crate) async fn write_small_files(core: Rc<Core>, files: SmallFiles) {
 
 /// Measures the room on the filesystem from time to time.
 pub(crate) async fn watch_space(core: Rc<Core>) {
+    let mut lacks_descriptors = false;
     loop {
         sleep(SPACE_INTERVAL).await;
-        match core.chunks.free_bytes().await {
-            Ok(free_bytes) => core.inputs.push(Input::Space { free_bytes }),
+        match core.chunks.room().await {
+            Ok(room) => {
+                let has_none = room.files == 0;
+                if has_none && !std::mem::replace(&mut lacks_descriptors, has_none) {
+                    tracing::warn!(
+                        core = core.me.core.0,
+                        "no further chunk file may be opened, and images are refused once those there are full: raise the \
+                         limit of open files with `ulimit -n` or `LimitNOFILE=`"
+                    );
+                }
+                lacks_descriptors = has_none;
+                core.inputs.push(Input::Space { room });
+            }
             Err(error) => tracing::error!(core = core.me.core.0, %error, "free space cannot be read"),
         }
     }

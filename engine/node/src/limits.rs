@@ -40,7 +40,7 @@ pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries to bind.
 pub const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// Links to this node: each core of each other node may have one a lane and core.
-pub const PEER_CONNECTIONS_MAX: usize = 1 << 18;
+pub const PEER_CONNECTIONS_MAX: u64 = 1 << 18;
 /// Nodes whose refused links are told to the operator; of further ones only the debug log tells.
 pub const REFUSALS_TOLD_MAX: usize = 64;
 /// How often the thread that started the cores looks whether one of them ended.

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use disk::descriptors::{self, Connections};
 use disk::log_device::FlushMethod;
 use disk::machine::{self, Severity};
 use disk::{DataDir, DataDirView};
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{FlushChoice, NodeConfig, resolve};
 use crate::ending::Ending;
 use crate::error::NodeError;
-use crate::limits::{BIND_PATIENCE, BIND_PAUSE, STOP_SECONDS_MAX, WATCH_INTERVAL};
+use crate::limits::{BIND_PATIENCE, BIND_PAUSE, PEER_CONNECTIONS_MAX, STOP_SECONDS_MAX, WATCH_INTERVAL};
 use crate::rejoin;
 use crate::start::{CoreListeners, CoreStart, run_core};
 use crate::stop::StopHandle;
@@ -87,6 +88,9 @@ pub fn run_with(config: NodeConfig, listeners: Listeners, stop: StopHandle) -> R
     for address in config.open_addresses() {
         tracing::warn!(address, "other machines can reach this address, and nobody is asked who they are");
     }
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     check_machine(&config, cores)?;
     let dir = Arc::new(match config.rejoin {
         true => rejoin::open(&config, cores)?,
@@ -101,13 +105,23 @@ pub fn run_with(config: NodeConfig, listeners: Listeners, stop: StopHandle) -> R
 }
 
 fn check_machine(config: &NodeConfig, cores: u16) -> Result<(), NodeError> {
-    for finding in machine::check(&config.data, cores, bytes_needed(&config.data, config.segment_bytes)) {
+    let bytes = bytes_needed(&config.data, config.segment_bytes);
+    for finding in machine::check(&config.data, cores, bytes, config.connections_max) {
         match finding.severity {
             Severity::Refusal => return Err(NodeError::Machine { text: finding.text }),
             Severity::Warning => tracing::warn!("{finding}"),
         }
     }
     Ok(())
+}
+
+/// As many as were asked for, and as the descriptors allow.
+fn connections(config: &NodeConfig, dir: &DataDir) -> Result<Connections, NodeError> {
+    let wanted = u64::from(config.connections_max);
+    let limit = descriptors::limit()
+        .map_err(|error| NodeError::Machine { text: format!("the limit of open files cannot be read: {error}") })?;
+    let fitting = descriptors::connections(limit, dir.view().cores(), machine::chunk_file_count(dir.view()));
+    Ok(Connections { clients: fitting.clients.min(wanted), peers: fitting.peers.min(PEER_CONNECTIONS_MAX) })
 }
 
 /// A new node needs its first segments of the log; one that was there before must start even if the disk is full, since
@@ -135,11 +149,13 @@ fn start_cores(
 ) -> Result<Vec<CoreThread>, NodeError> {
     let own_peer_address = listeners.peer_address().to_string();
     let (clock, start) = (Clock::start(), draw()?[0]);
+    let connections = connections(config, dir)?;
     let (ready_sender, ready) = mpsc::channel();
     let mut listeners = Some(CoreListeners {
         client: listeners.client,
         peer: listeners.peer,
-        connections_max: config.connections_max as usize,
+        clients_max: usize::try_from(connections.clients).unwrap_or(usize::MAX),
+        peers_max: usize::try_from(connections.peers).unwrap_or(usize::MAX),
     });
     let (mut threads, mut goes) = (Vec::new(), Vec::new());
     for (seat, core) in mesh(cores).into_iter().zip(0..) {

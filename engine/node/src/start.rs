@@ -8,7 +8,6 @@ pub(crate) use self::found::GroupFound;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,16 +15,15 @@ use std::thread;
 use std::time::Duration;
 
 use disk::log_device::FlushMethod;
-use disk::{ChunkFiles, DataDir, LogDevice, Repair, SmallFiles, SnapshotFiles};
+use disk::{ChunkFiles, DataDir, DataDirView, LogDevice, Repair, SmallFiles, SnapshotFiles};
 use glommio::timer::sleep;
 use link::{Bound, Listener, MeshSeat, PeerEvent, PeerIdentity, Peers, Tasks, breathe, within};
 
-use logic::io::{Effect, FileId, Input, Now};
+use logic::io::{Effect, FileId, Input, Now, Room};
 use logic::outlook::Forecast;
 use logic::shard::{ChunkFileStart, RecoveredGroup, RecoveredStore, Shard, ShardConfig};
 use proto::error::Refusal;
 use proto::ids::{ClusterId, CoreId, Incarnation, NodeId};
-use proto::limits::NODES_MAX;
 
 use crate::buffers::Buffers;
 use crate::clients::{self, Clients};
@@ -35,7 +33,7 @@ use crate::disk_ops::{self, SmallWrites};
 use crate::ending::Ending;
 use crate::error::NodeError;
 use crate::inputs::Inputs;
-use crate::limits::{CANCEL_TURNS, FAREWELL, OPERATIONS_END, PEER_CONNECTIONS_MAX};
+use crate::limits::{CANCEL_TURNS, FAREWELL, OPERATIONS_END};
 use crate::pools::Pools;
 use crate::snapshots::Snapshots;
 use crate::waiting::Waiting;
@@ -65,7 +63,10 @@ pub(crate) struct CoreStart {
 pub(crate) struct CoreListeners {
     pub(crate) client: Bound,
     pub(crate) peer: Bound,
-    pub(crate) connections_max: usize,
+    /// Connections at a time.
+    pub(crate) clients_max: usize,
+    /// Links at a time.
+    pub(crate) peers_max: usize,
 }
 
 /// Runs a core until the node ends.
@@ -200,7 +201,7 @@ impl StoreFound {
         let repairs = found.iter().flat_map(|file| file.repairs.clone()).collect();
         let broken = found.iter().filter(|file| !file.repairs.is_empty()).map(|file| file.start.file).collect();
         let files: Vec<ChunkFileStart> = found.into_iter().map(|file| file.start).collect();
-        let store = RecoveredStore::new(config, &files, free_bytes(dir.view().path())?, now);
+        let store = RecoveredStore::new(config, &files, room(dir.view(), files.len() as u64)?, now);
         Ok(StoreFound { store, repairs, broken })
     }
 }
@@ -227,9 +228,10 @@ fn tell_outlook(Forecast { outlook, unusable_snapshots }: &Forecast) {
     }
 }
 
-fn free_bytes(path: &Path) -> Result<u64, NodeError> {
-    disk::machine::free_bytes(path)
-        .map_err(|error| NodeError::Data { text: format!("{}: free space cannot be read: {error}", path.display()) })
+fn room(dir: &DataDirView, files: u64) -> Result<Room, NodeError> {
+    disk::chunk_files::room(dir, files).map_err(|error| NodeError::Data {
+        text: format!("{}: free space cannot be read: {error}", dir.path().display()),
+    })
 }
 
 /// Tells logic of nodes that cannot be reached, and the operator, once, of those that do not want us.
@@ -281,8 +283,8 @@ struct Listening {
 
 fn listen(core: &Rc<Core>, listeners: CoreListeners) -> Result<Listening, NodeError> {
     let refused = |role| move |error: link::ListenError| NodeError::Listen { role, text: error.to_string() };
-    let client = Rc::new(listeners.client.adopt(listeners.connections_max).map_err(refused("clients"))?);
-    let peer = Rc::new(listeners.peer.adopt(PEER_CONNECTIONS_MAX).map_err(refused("peers"))?);
+    let client = Rc::new(listeners.client.adopt(listeners.clients_max).map_err(refused("clients"))?);
+    let peer = Rc::new(listeners.peer.adopt(listeners.peers_max).map_err(refused("peers"))?);
     tracing::info!(node = core.me.node.0, clients = %client.address(), peers = %peer.address(), "listening");
     let (accepting, own) = (client.clone(), core.clone());
     core.attend("client listener", async move {
@@ -327,5 +329,3 @@ async fn until(condition: impl Fn() -> bool) {
         sleep(Duration::from_millis(2)).await;
     }
 }
-
-const _: () = assert!(PEER_CONNECTIONS_MAX >= NODES_MAX);

@@ -7,6 +7,7 @@
 
 mod basics;
 mod crashes;
+mod crowd;
 mod errors;
 mod fulldisk;
 mod garbage;

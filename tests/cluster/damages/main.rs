@@ -139,7 +139,7 @@ fn folder() -> Result<tempfile::TempDir, Problem> {
     let is_refused = |found: &disk::machine::Finding| found.severity == disk::machine::Severity::Refusal;
     if disk::machine::free_bytes(memory).is_ok_and(|free| free >= MEMORY_BYTES_MIN)
         && let Ok(folder) = builder.tempdir_in(memory)
-        && !disk::machine::check(folder.path(), 1, 0).iter().any(is_refused)
+        && !disk::machine::check(folder.path(), 1, 0, 1).iter().any(is_refused)
     {
         return Ok(folder);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use logic::consensus::Standing;
-use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, SegmentId, Ticket};
+use logic::io::{BufId, DiskError, Effect, Extent, FileId, Input, LogWrite, Now, Room, SegmentId, Ticket};
 use logic::limits::TICK_US;
 use logic::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
 use logic::store::layout::FILE_BYTES;
@@ -23,6 +23,10 @@ const FS_FREE_BYTES: u64 = 16 << 30;
 const SLOW_FACTOR: u64 = 100;
 /// One in so many reads is refused for want of a descriptor, say.
 const REFUSED_READS: u64 = 41;
+/// Of so many files one cannot be made for want of descriptors.
+const REFUSED_FILES: u64 = 8;
+/// How soon the room for files is looked at after that.
+const SPACE_INTERVAL_US: u64 = 1_000_000;
 
 /// A disk operation under way.
 #[derive(Debug)]
@@ -171,7 +175,7 @@ impl World {
     /// Why a node would refuse to start, if it would.
     pub fn refusal_of(&self, id: NodeId) -> Option<String> {
         let group = &self.nodes[&id].group;
-        let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
+        let start = ShardStart { files: Vec::new(), room: room(FS_FREE_BYTES), group: Some(group.start()) };
         let config = shard_config(&self.plan, Address { node: id, core: CoreId(0) }, &self.members, [0; 4]);
         start_shard(config, start, Now::default(), &mut Vec::new(), self.plan.mutant).err().map(|error| error.text)
     }
@@ -184,7 +188,7 @@ impl World {
     /// Whether a process that starts with what is on the node's disk now has to heal.
     pub fn would_heal(&self, id: NodeId) -> bool {
         let group = &self.nodes[&id].group;
-        let start = ShardStart { files: Vec::new(), free_bytes: FS_FREE_BYTES, group: Some(group.start()) };
+        let start = ShardStart { files: Vec::new(), room: room(FS_FREE_BYTES), group: Some(group.start()) };
         let config = shard_config(&self.plan, Address { node: id, core: CoreId(0) }, &self.members, [0; 4]);
         let shard = start_shard(config, start, Now::default(), &mut Vec::new(), Mutant::None);
         // A lone one refuses.
@@ -218,7 +222,7 @@ impl World {
                 .map(|(&file, table)| ChunkFileStart { file, header: Box::new([0; 512]), table: table.clone() })
                 .collect();
             let group = (core == 0).then(|| node.group.start());
-            let shard_start = ShardStart { files, free_bytes: node.room(), group };
+            let shard_start = ShardStart { files, room: room(node.room()), group };
             let mut out = Vec::new();
             match start_shard(config, shard_start, now, &mut out, self.plan.mutant) {
                 Ok(shard) => process.push(Core { shard, buffers: BTreeMap::new(), is_turn_due: false }),
@@ -489,9 +493,13 @@ impl World {
                 Input::ChunkRead { ticket, result: found.map(|facts| self.new_body(at, facts)) }
             }
             Done::File { file } => {
-                let result = node.take_room(FILE_BYTES);
+                let no_descriptor = self.random.within(0, REFUSED_FILES) == 0;
+                let result = if no_descriptor { Err(DiskError::Refused) } else { node.take_room(FILE_BYTES) };
                 if result.is_ok() {
                     node.cores[usize::from(at.core.0)].tables.insert(file, empty_table());
+                } else {
+                    let start = node.start;
+                    self.after(SPACE_INTERVAL_US, Event::Space { node: at.node, start });
                 }
                 Input::FileCreated { file, result }
             }
@@ -565,6 +573,10 @@ impl Node {
     fn is_torn(&self) -> bool {
         self.process.is_none() && self.group.tear != Tear::Whole
     }
+}
+
+fn room(free_bytes: u64) -> Room {
+    Room { free_bytes, files: u64::MAX }
 }
 
 fn is_refused(read: Ticket) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use logic::consensus::Dropped;
-use logic::io::{Body, BodyRef, BufId, ConnId, Effect, Input};
+use logic::io::{Body, BodyRef, BufId, ConnId, Effect, Input, Room};
 use logic::limits::TICK_US;
 use logic::shard::InitialMember;
 use proto::client::{ClientReply, ClientRequest};
@@ -300,9 +300,9 @@ impl World {
             }
             Event::Done { at, done, .. } => self.finish(at, done),
             Event::Space { node, .. } => {
-                let free_bytes = self.nodes[&node].room();
+                let room = Room { free_bytes: self.nodes[&node].room(), files: u64::MAX };
                 for core in 0..self.plan.cores {
-                    self.input(Address { node, core: CoreId(core) }, Input::Space { free_bytes });
+                    self.input(Address { node, core: CoreId(core) }, Input::Space { room });
                 }
             }
             Event::Turn { at, .. } => {

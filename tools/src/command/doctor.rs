@@ -2,6 +2,7 @@
 
 use std::thread::available_parallelism;
 
+use disk::descriptors;
 use disk::machine::{self, Severity};
 use node::NodeConfig;
 use node::config::RESERVE_BYTES_DEFAULT;
@@ -19,10 +20,12 @@ pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     config.cores = arguments.cores.unwrap_or(0);
     config.check().map_err(|error| Failure::new(Cause::Usage, error))?;
     let cores = config.cores_or_default();
-    let findings = machine::check(&data, cores, RESERVE_BYTES_DEFAULT);
+    // As a node does; what cannot be raised is judged.
+    let _ = descriptors::raise();
+    let findings = machine::check(&data, cores, RESERVE_BYTES_DEFAULT, config.connections_max);
     let refusals = findings.iter().filter(|finding| finding.severity == Severity::Refusal).count();
     let memlock = machine::memlock_limit().ok();
-    let descriptors = machine::descriptor_limit().ok();
+    let descriptors = descriptors::limit().ok();
     let free = data.ancestors().find_map(|ancestor| machine::free_bytes(ancestor).ok());
     if arguments.json {
         let findings: Vec<_> = findings

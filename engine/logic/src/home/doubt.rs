@@ -94,7 +94,7 @@ mod tests {
     };
     use proto::peer::PeerMessage;
 
-    use crate::io::{Body, BufId, CoreNote, DiskError, Effect, Extent, FileId, Input, Now, Ticket};
+    use crate::io::{Body, BufId, CoreNote, DiskError, Effect, Extent, FileId, Input, Now, Room, Ticket};
     use crate::outlook::config;
     use crate::shard::{ChunkFileStart, Shard, ShardConfig, ShardStart};
     use crate::store::layout::{SLOT_BYTES, TABLE_BYTES};
@@ -119,7 +119,7 @@ mod tests {
         let config = ShardConfig { address: Address { node: NodeId(1), core: CoreId(1) }, ..config(NodeId(1), 2) };
         let files = vec![ChunkFileStart { file: FileId(1), header: Box::new([0; 512]), table }];
         let mut effects = Vec::new();
-        let start = ShardStart { files, free_bytes: 0, group: None };
+        let start = ShardStart { files, room: Room { free_bytes: 0, files: u64::MAX }, group: None };
         let mut shard = Shard::new(config, start, NOW, &mut effects).expect("nothing to refuse");
         let fingerprint = Fingerprint { length: u64::from(length), checksum: crc64(&BYTES) };
         let claim =

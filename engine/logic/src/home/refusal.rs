@@ -53,9 +53,11 @@ impl Home {
         let object = self.objects.get_mut(&image).expect("the caller found it");
         let upload = object.upload.as_ref().expect("only an upload is refused");
         upload.tell_sources(cx, refusal, text);
-        // Another home, or the leader, was told that the bytes are here, and counts on them.
-        let is_counted_on = upload.complete_us.is_some()
-            && (upload.is_told || upload.sources.iter().any(|source| !source.is_ingest && source.address != cx.me));
+        // Another home, or the leader, was told that the bytes are here, and counts on them: of this upload, or of an earlier
+        // one, whose bytes were given back for these.
+        let was_counted_on = object.may_be_relied_on && object.before.is_empty();
+        let has_other_home = || upload.sources.iter().any(|source| !source.is_ingest && source.address != cx.me);
+        let is_counted_on = upload.complete_us.is_some() && (was_counted_on || upload.is_told || has_other_home());
         if is_counted_on || matches!(refusal, Refusal::AlreadyFinished | Refusal::SessionUnknown) {
             // A record that this node has not applied yet may name it all the same. What is applied will tell.
             object.may_be_relied_on |= is_counted_on;
@@ -119,4 +121,36 @@ pub(super) fn refuse(
 ) {
     tracing::trace!(%image, %to, ?refusal, text, "refused");
     cx.send(to, PeerMessage::UploadRefused { image, checksum, refusal, text });
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::error::Refusal;
+
+    use super::super::test_world::{INGEST, ME, World, core_of_node};
+
+    /// Promise P2: the home of the image noticed that this core holds it, and died. Whether the record becomes committed is open.
+    #[test]
+    fn bytes_that_another_home_counts_on_stay_however_often_they_are_sent_again_and_refused_elsewhere() {
+        let mut world = World::new();
+        let (dead, full) = (core_of_node(2), core_of_node(3));
+        world.upload(dead, [dead, ME]);
+        world.see(&[1, 3]);
+        for attempt in 1..=3 {
+            world.upload(INGEST, [ME, full]);
+            world.refuse(full, Refusal::NoSpace);
+            assert!(world.stored_bytes() > 0, "after attempt {attempt}");
+        }
+        assert!(world.is_held_for_its_record());
+    }
+
+    #[test]
+    fn bytes_that_nobody_counts_on_go_when_no_node_has_room_for_a_copy() {
+        let mut world = World::new();
+        world.see(&[1, 3]);
+        world.upload(INGEST, [ME, core_of_node(3)]);
+        assert!(world.stored_bytes() > 0);
+        world.refuse(core_of_node(3), Refusal::NoSpace);
+        assert_eq!(world.stored_bytes(), 0);
+    }
 }

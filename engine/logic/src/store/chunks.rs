@@ -148,7 +148,7 @@ impl Chunks {
         file: FileId,
         result: Result<(), DiskError>,
     ) -> Vec<ChunkId> {
-        self.space.on_file_created(file, result.is_ok());
+        self.space.on_file_created(file, result);
         while let Some((id, body)) = self.waiting.pop_front() {
             if !self.start(cx, id, body) {
                 self.waiting.push_front((id, body));

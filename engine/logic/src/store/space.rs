@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::limits::{BLOCK_BYTES, SECTOR_BYTES};
 
-use crate::io::{Extent, FileId};
+use crate::io::{DiskError, Extent, FileId, Room};
 use crate::limits::POSITION_MAX;
 use crate::store::layout::{FILE_BLOCKS, FILE_BYTES, SLOT_BYTES, SLOTS_PER_SECTOR, TABLE_BYTES};
 use crate::store::slot::Slot;
@@ -29,10 +29,10 @@ pub struct Space {
     files: BTreeMap<FileId, File>,
     creating: Option<FileId>,
     lacking: bool, // no file has an extent as large as was asked for, however much is free in pieces
-    refused: bool, // the last creation found no room; cleared when the filesystem has some again
+    refused: Option<DiskError>, // why the last creation failed; cleared when it may do better
     next_file: u64,
     next_birth: u64,
-    fs_free_bytes: u64,
+    room: Room,
     reserve_bytes: u64,
     log_growth_bytes: u64,          // what log and snapshots may come to take beside what they have
     free_blocks: u64,               // over all files
@@ -43,15 +43,15 @@ pub struct Space {
 
 impl Space {
     /// Takes over the files found on disk. Returns the slots in use: of overlapping ones the youngest.
-    pub fn recover(tables: &[(FileId, &[u8])], fs_free_bytes: u64, reserve_bytes: u64) -> (Space, Vec<Slot>) {
+    pub fn recover(tables: &[(FileId, &[u8])], room: Room, reserve_bytes: u64) -> (Space, Vec<Slot>) {
         let mut space = Space {
             files: BTreeMap::new(),
             creating: None,
             lacking: false,
-            refused: false,
+            refused: None,
             next_file: 1,
             next_birth: 1,
-            fs_free_bytes,
+            room,
             reserve_bytes,
             log_growth_bytes: 0,
             free_blocks: 0,
@@ -88,7 +88,7 @@ impl Space {
 
     /// Blocks that could still be promised, files not yet made included.
     pub fn room_blocks(&self) -> u64 {
-        let new_files = if self.refused { 0 } else { self.fs_free_bytes.saturating_sub(self.reserve()) / FILE_BYTES };
+        let new_files = if self.refused.is_some() { 0 } else { self.new_files() };
         (self.free_blocks + new_files * u64::from(FILE_BLOCKS)).saturating_sub(self.promised_blocks)
     }
 
@@ -193,8 +193,7 @@ impl Space {
     /// The file to make now, if one is wanted: at most one at a time.
     pub fn take_wanted_file(&mut self) -> Option<FileId> {
         let enough = !self.lacking && self.free_blocks >= self.promised_blocks + u64::from(SPARE_BLOCKS);
-        let room = self.fs_free_bytes.saturating_sub(self.reserve()) >= FILE_BYTES;
-        if self.creating.is_some() || self.refused || enough || !room {
+        if self.creating.is_some() || self.refused.is_some() || enough || self.new_files() == 0 {
             return None;
         }
         let file = FileId(self.next_file);
@@ -202,14 +201,14 @@ impl Space {
         Some(file)
     }
 
-    /// The file is there, or the filesystem had no room for it.
-    pub fn on_file_created(&mut self, file: FileId, made: bool) {
+    /// The file is there, or why it could not be made.
+    pub fn on_file_created(&mut self, file: FileId, result: Result<(), DiskError>) {
         assert_eq!(self.creating.take(), Some(file), "a file that nobody asked for");
-        if made {
+        self.refused = result.err();
+        if result.is_ok() {
             self.lacking = false;
+            self.room.files = self.room.files.saturating_sub(1);
             self.add_file(file);
-        } else {
-            self.refused = true;
         }
     }
 
@@ -223,15 +222,22 @@ impl Space {
         self.reserve_bytes.max(self.log_growth_bytes)
     }
 
-    /// Room on the filesystem now.
-    pub fn on_fs_free(&mut self, bytes: u64) {
-        self.refused &= bytes.saturating_sub(self.reserve()) < FILE_BYTES || bytes <= self.fs_free_bytes;
-        self.fs_free_bytes = bytes;
+    /// Room for new files now.
+    pub fn on_room(&mut self, room: Room) {
+        let had_bytes = std::mem::replace(&mut self.room, room).free_bytes;
+        // A creation may fail with less than a file's bytes free, and then it needs more than there were.
+        let is_still_full = self.new_files() == 0 || room.free_bytes <= had_bytes;
+        self.refused = self.refused.filter(|error| *error == DiskError::NoSpace && is_still_full);
+    }
+
+    /// Files that there is room for.
+    fn new_files(&self) -> u64 {
+        (self.room.free_bytes.saturating_sub(self.reserve()) / FILE_BYTES).min(self.room.files)
     }
 
     /// Whether waiting for a file is in vain for now.
     pub fn is_full(&self) -> bool {
-        self.creating.is_none() && (self.refused || self.fs_free_bytes.saturating_sub(self.reserve()) < FILE_BYTES)
+        self.creating.is_none() && (self.refused.is_some() || self.new_files() == 0)
     }
 
     fn add_file(&mut self, id: FileId) {
@@ -289,14 +295,18 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::Space;
-    use crate::io::{Extent, FileId};
+    use crate::io::{DiskError, Extent, FileId, Room};
     use crate::store::layout::{FILE_BLOCKS, FILE_BYTES, SLOT_BYTES, SLOTS_PER_SECTOR, TABLE_BYTES};
     use crate::store::slot::{Slot, blocks_for};
     use proto::ids::{ImageId, Sequence, SessionId};
 
+    fn room(free_bytes: u64) -> Room {
+        Room { free_bytes, files: u64::MAX }
+    }
+
     fn empty() -> Space {
         let table = vec![0u8; TABLE_BYTES];
-        Space::recover(&[(FileId(1), &table)], 0, 0).0
+        Space::recover(&[(FileId(1), &table)], room(0), 0).0
     }
 
     fn slot(extent: Extent, sequence: u64, birth: u64) -> Slot {
@@ -320,13 +330,13 @@ mod tests {
     #[test]
     fn room_in_small_pieces_does_not_keep_a_large_chunk_waiting() {
         let table = vec![0u8; TABLE_BYTES];
-        let mut space = Space::recover(&[(FileId(1), &table)], FILE_BYTES, 0).0;
+        let mut space = Space::recover(&[(FileId(1), &table)], room(FILE_BYTES), 0).0;
         let extents: Vec<Extent> = (0..FILE_BLOCKS / 64).map(|_| space.allocate(64).expect("room")).collect();
         extents.iter().step_by(2).for_each(|&extent| space.free(extent));
         assert_eq!(space.take_wanted_file(), None, "half of the file is free");
         assert_eq!(space.allocate(65), None, "in pieces of 64 blocks");
         assert_eq!(space.take_wanted_file(), Some(FileId(2)));
-        space.on_file_created(FileId(2), true);
+        space.on_file_created(FileId(2), Ok(()));
         assert_eq!(space.allocate(65), Some(Extent { file: FileId(2), block: 0, blocks: 65 }));
         assert_eq!(space.take_wanted_file(), None);
     }
@@ -349,7 +359,7 @@ mod tests {
             let at = slot.extent.block as usize * SLOT_BYTES;
             table[at..at + SLOT_BYTES].copy_from_slice(&slot.encode());
         }
-        let (mut space, used) = Space::recover(&[(FileId(1), &table)], 0, 0);
+        let (mut space, used) = Space::recover(&[(FileId(1), &table)], room(0), 0);
         assert_eq!(used, vec![young]);
         assert_eq!(space.next_birth(), 10);
         assert_eq!(space.room_blocks(), u64::from(FILE_BLOCKS) - 4);
@@ -402,15 +412,37 @@ mod tests {
 
     #[test]
     fn a_full_filesystem_takes_no_promises_beyond_its_files() {
-        let (mut space, _) = Space::recover(&[], FILE_BYTES * 2 + 5, 0);
+        let (mut space, _) = Space::recover(&[], room(FILE_BYTES * 2 + 5), 0);
         assert!(space.has_room_for(u64::from(FILE_BLOCKS) * 2));
         assert!(!space.has_room_for(u64::from(FILE_BLOCKS) * 2 + 1));
         let file = space.take_wanted_file().expect("an empty store wants a file");
         assert_eq!(space.take_wanted_file(), None, "one at a time");
-        space.on_file_created(file, false);
+        space.on_file_created(file, Err(DiskError::NoSpace));
         assert_eq!(space.room_blocks(), 0);
         assert!(space.is_full());
-        space.on_fs_free(FILE_BYTES * 3);
+        space.on_room(room(FILE_BYTES * 2 + 5));
+        assert_eq!(space.take_wanted_file(), None, "as much as it failed with");
+        space.on_room(room(FILE_BYTES * 3));
         assert_eq!(space.take_wanted_file(), Some(file));
+    }
+
+    #[test]
+    fn without_descriptors_for_more_files_nothing_is_promised_beyond_those_there_are() {
+        let two = Room { free_bytes: u64::MAX, files: 2 };
+        let (mut space, _) = Space::recover(&[], two, 0);
+        assert!(space.has_room_for(u64::from(FILE_BLOCKS) * 2) && !space.has_room_for(u64::from(FILE_BLOCKS) * 2 + 1));
+        let first = space.take_wanted_file().expect("an empty store wants a file");
+        space.on_file_created(first, Ok(()));
+        assert_eq!(space.room_blocks(), u64::from(FILE_BLOCKS) * 2, "one is there, one may be made");
+        space.allocate(FILE_BLOCKS).expect("the first file is empty");
+        let second = space.take_wanted_file().expect("the first file is full");
+        space.on_file_created(second, Err(DiskError::Refused));
+        assert!(space.is_full());
+        assert_eq!(space.take_wanted_file(), None, "not before it was looked again");
+        space.on_room(Room { files: 1, ..two });
+        assert_eq!(space.take_wanted_file(), Some(second));
+        space.on_file_created(second, Ok(()));
+        space.allocate(FILE_BLOCKS).expect("the second file is empty");
+        assert_eq!((space.is_full(), space.take_wanted_file(), space.room_blocks()), (true, None, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use disk::log_files::SegmentMap;
 use disk::{ChunkFiles, DataDirView, DirError};
-use logic::io::SegmentId;
+use logic::io::{Room, SegmentId};
 use logic::log::layout::{ENTRY_ALIGN_BYTES, SEGMENT_HEADER_BYTES};
 use logic::log::{EntryKind, SnapshotMark};
 use logic::snapshot::{SnapshotHeader, load};
@@ -219,7 +219,7 @@ impl Witness {
                 }
             };
             // Which slots count is decided by the code that decides it when a node starts.
-            let (_, slots) = Space::recover(&[(start.file, &start.table)], 0, 0);
+            let (_, slots) = Space::recover(&[(start.file, &start.table)], Room { free_bytes: 0, files: 0 }, 0);
             let path = view.chunk_path(core, start.file);
             found.chunks.extend(slots.iter().filter(|slot| slot.image == image).map(|slot| chunk(slot, &path)));
         }
