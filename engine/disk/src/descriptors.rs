@@ -1,8 +1,8 @@
 //! File descriptors: how many a node may open, and who gets how many of them.
 //!
 //! A process that has none left cannot make its vote or its log durable and ends (promise P6), so nobody from outside may
-//! take the last one. Half of the limit is for files, a quarter for clients, an eighth each for links from and to peers.
-//! Chunk files that are there already are opened in any case; the connections then share what they leave.
+//! take the last one. Half of the limit is for files, a quarter at most for clients, and of the rest a half each for links from
+//! and to peers. Chunk files that are there already are opened in any case; the connections then share what they leave.
 
 use std::io;
 
@@ -15,7 +15,8 @@ const PER_CORE: u64 = 6;
 const PASSING: u64 = 64;
 /// Below this many to spare, clients and chunk files soon find none left.
 const SPARE: u64 = 512;
-const REMEDY: &str = "raise it with `ulimit -n 65536` or `LimitNOFILE=65536`";
+/// What to do about too few.
+pub(crate) const REMEDY: &str = "raise it with `ulimit -n 65536` or `LimitNOFILE=65536`";
 
 /// Connections that a node may accept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,12 +60,14 @@ pub fn chunk_files_max(limit: u64, cores: u16) -> u64 {
     (limit / 2).saturating_sub(needed(cores, 0) + PASSING) / u64::from(cores)
 }
 
-/// What is left for connections to a node with so many chunk files: at least one of each, or nobody could help it.
+/// What is left for connections to a node with so many chunk files, if so many clients are `wanted`: at least one of each, or
+/// nobody could help it.
 #[must_use]
-pub fn connections(limit: u64, cores: u16, chunk_files: u64) -> Connections {
+pub fn connections(limit: u64, cores: u16, chunk_files: u64, wanted: u32) -> Connections {
     let files = (limit / 2).max(needed(cores, chunk_files) + PASSING);
     let rest = limit.saturating_sub(files);
-    Connections { clients: (rest / 2).max(1), peers: (rest / 4).max(1) }
+    let clients = (rest / 2).clamp(1, u64::from(wanted).max(1));
+    Connections { clients, peers: (rest.saturating_sub(clients) / 2).max(1) }
 }
 
 /// Whether a node can start under the limit, and whether it gets far with so many clients.
@@ -77,7 +80,7 @@ pub(crate) fn judge(limit: u64, cores: u16, chunk_files: u64, clients: u32) -> O
         );
         return Some(Finding { severity: Severity::Refusal, text });
     }
-    let fitting = connections(limit, cores, chunk_files).clients;
+    let fitting = connections(limit, cores, chunk_files, clients).clients;
     let text = if limit < needed + SPARE {
         format!(
             "the limit of open files is {limit}, of which {cores} cores with {chunk_files} chunk files need {needed}: few are \

@@ -5,6 +5,8 @@ use std::io;
 use glommio::GlommioError;
 use logic::io::DiskError;
 
+use crate::descriptors::REMEDY;
+
 /// The outer error ends the process (promise P6); the inner one is the completion's result.
 pub type Outcome<T> = io::Result<Result<T, DiskError>>;
 
@@ -33,7 +35,7 @@ pub(crate) fn outcome<T>(result: io::Result<T>) -> Outcome<T> {
         Ok(value) => Ok(Ok(value)),
         Err(error) if is_no_space(&error) => Ok(Err(DiskError::NoSpace)),
         Err(error) if is_no_descriptor(&error) => {
-            tracing::error!(%error, "a file could not be made: raise the limit with `ulimit -n 65536` or `LimitNOFILE=65536`");
+            tracing::error!(%error, "a file could not be made: {REMEDY}");
             Ok(Err(DiskError::Refused))
         }
         Err(error) => Err(error),

@@ -277,6 +277,16 @@ mod tests {
             descriptors::judge(1024, 4, 0, 4096),
             Some((Severity::Warning, "256 clients may connect at a time, not 4096")),
         );
+        let connections = |limit, chunk_files| {
+            let fitting = descriptors::connections(limit, 4, chunk_files, 4096);
+            (fitting.clients, fitting.peers)
+        };
+        assert_eq!(connections(1024, 0), (256, 128), "a quarter, an eighth");
+        assert_eq!(connections(1 << 20, 0), (4096, (1 << 18) - 2048), "what clients do not want is for links");
+        assert_eq!(connections(1024, 800), (60, 30), "of what the files leave");
+        assert_eq!(connections(100, 90), (1, 1));
+        assert_eq!(descriptors::chunk_files_max(1024, 4), 102);
+        assert_eq!(descriptors::chunk_files_max(100, 4), 0);
     }
 
     #[test]

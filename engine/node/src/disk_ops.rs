@@ -192,7 +192,7 @@ pub(crate) async fn watch_space(core: Rc<Core>) {
         match core.chunks.room().await {
             Ok(room) => {
                 let has_none = room.files == 0;
-                if has_none && !std::mem::replace(&mut lacks_descriptors, has_none) {
+                if has_none && !lacks_descriptors {
                     tracing::warn!(
                         core = core.me.core.0,
                         "no further chunk file may be opened, and images are refused once those there are full: raise the \

@@ -117,11 +117,11 @@ fn check_machine(config: &NodeConfig, cores: u16) -> Result<(), NodeError> {
 
 /// As many as were asked for, and as the descriptors allow.
 fn connections(config: &NodeConfig, dir: &DataDir) -> Result<Connections, NodeError> {
-    let wanted = u64::from(config.connections_max);
     let limit = descriptors::limit()
         .map_err(|error| NodeError::Machine { text: format!("the limit of open files cannot be read: {error}") })?;
-    let fitting = descriptors::connections(limit, dir.view().cores(), machine::chunk_file_count(dir.view()));
-    Ok(Connections { clients: fitting.clients.min(wanted), peers: fitting.peers.min(PEER_CONNECTIONS_MAX) })
+    let (cores, chunk_files) = (dir.view().cores(), machine::chunk_file_count(dir.view()));
+    let fitting = descriptors::connections(limit, cores, chunk_files, config.connections_max);
+    Ok(Connections { peers: fitting.peers.min(PEER_CONNECTIONS_MAX), ..fitting })
 }
 
 /// A new node needs its first segments of the log; one that was there before must start even if the disk is full, since
