@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use logic::io::{Extent, FileId};
+use logic::io::{Extent, FileId, Room};
 use logic::store::header::ChunkHeader;
 use logic::store::layout::{FILE_BLOCKS, FILE_BYTES, SLOT_BYTES, SLOTS_PER_SECTOR};
 use logic::store::slot::{Slot, blocks_for};
@@ -72,7 +72,8 @@ pub fn check(data: &[u8]) {
 
 fn recover(tables: &Tables) -> (Space, Vec<Slot>) {
     let tables: Vec<(FileId, &[u8])> = tables.iter().map(|(file, table)| (*file, table.as_slice())).collect();
-    let (mut space, used) = memory::within(HEAP_BYTES, || Space::recover(&tables, 3 * FILE_BYTES, FILE_BYTES));
+    let room = Room { free_bytes: 3 * FILE_BYTES, files: 2 };
+    let (mut space, used) = memory::within(HEAP_BYTES, || Space::recover(&tables, room, FILE_BYTES));
     // What is used is used once, and the rest is free.
     let mut blocks: BTreeMap<FileId, Vec<(u32, u32)>> = BTreeMap::new();
     for slot in &used {
