@@ -24,10 +24,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Probes in flight, as the bars say.
 const IN_FLIGHT: usize = 64;
 /// Bars: the most that a snapshot may do to p99, seconds until a start serves, seconds until a node that missed as many
-/// records as there are images is level again.
+/// records as there are images is level again, segments of the log when everything was received.
 const BAR_FACTOR: f64 = 2.0;
 const BAR_START: f64 = 3.0;
 const BAR_LEVEL: f64 = 60.0;
+const BAR_SEGMENTS: u64 = 4;
 
 /// Measures and prints.
 pub fn run(arguments: &BacklogArguments) -> Result<(), String> {
@@ -49,7 +50,9 @@ pub fn run(arguments: &BacklogArguments) -> Result<(), String> {
                 describe(&mut cluster)?;
             }
             drain(&cluster, arguments, &names)?;
-            describe(&mut cluster)?;
+            let segments = describe(&mut cluster)?;
+            let is_met = if segments <= BAR_SEGMENTS { "met" } else { "NOT met" };
+            println!("bar: {segments} segments of the log <= {BAR_SEGMENTS}: {is_met}");
         }
     } else {
         commits(&mut cluster, arguments)?;
@@ -191,14 +194,15 @@ fn drain(cluster: &Cluster, arguments: &BacklogArguments, names: &[String]) -> R
     if received != all { Err(format!("{received} of {all} images were received")) } else { Ok(()) }
 }
 
-/// Memory and files of every node.
-fn describe(cluster: &mut Cluster) -> Result<(), String> {
+/// Memory and files of every node. Returns the segments of the longest log.
+fn describe(cluster: &mut Cluster) -> Result<u64, String> {
     let head = ["node", "undelivered", "memory MB", "log segments", "log MB", "snapshots", "snapshots MB"];
-    let mut rows = Vec::new();
+    let (mut rows, mut segments) = (Vec::new(), 0);
     for number in cluster.running() {
         let status = cluster.status(number).map_err(text)?;
         let folder = cluster.data_path(number);
         let (log, snapshots) = (files(&folder.join("log"), "seg"), files(&folder.join("snapshots"), "snap"));
+        segments = log.0.max(segments);
         rows.push(vec![
             number.to_string(),
             status.undelivered.to_string(),
@@ -210,7 +214,7 @@ fn describe(cluster: &mut Cluster) -> Result<(), String> {
         ]);
     }
     println!("{}", table(&head, &rows));
-    Ok(())
+    Ok(segments)
 }
 
 /// How many there are and their bytes.

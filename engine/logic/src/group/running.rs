@@ -10,7 +10,7 @@ use proto::ring::Member;
 
 use super::incoming::Incoming;
 use super::scrub::Scrub;
-use super::snapshots::{Kept, Snapshots};
+use super::snapshots::{Kept, Snapshots, items_of};
 use super::unknown::Unknown;
 use super::{FOR_GOOD, cores_here};
 use crate::admission::{Admission, LeaderDesk};
@@ -79,6 +79,7 @@ impl Running {
         let mut vote = vote.unwrap_or(Vote { node: identity.node, cluster: membership.cluster, ..Vote::default() });
         let found = Found::read(start, membership.cluster, mutant);
         let marks = found.marks();
+        let items = items_of(&found.state);
         let mut state = found.state;
         let mut bad = None;
         let mut again = Vec::new();
@@ -153,7 +154,12 @@ impl Running {
             was_serving: false,
             serving_since_us: 0,
             founded: false,
-            snapshots: Snapshots::new((found.kept, found.bad), config.segment_bytes, identity.node.0, log_before),
+            snapshots: Snapshots::new(
+                (found.kept, found.bad, items),
+                config.segment_bytes,
+                identity.node.0,
+                log_before,
+            ),
             incoming: None,
             scrub: Scrub::new(config.scrub_pass_us),
             cluster: membership.cluster,

@@ -58,7 +58,7 @@ struct Read {
 /// See the top of this file.
 pub(super) struct Snapshots {
     kept: Vec<Kept>,      // ascending
-    items: u64,           // in the newest; 0 if it was found at start
+    items: u64,           // in the newest
     bad: Vec<LogIndex>,   // of no use
     is_one_missing: bool, // since it went bad
     making: Option<Making>,
@@ -67,18 +67,24 @@ pub(super) struct Snapshots {
     log_before: u64, // of the log behind the newest when this process began
     log_at: u64,     // written by this process when the last one was begun
     again_us: u64,
+    begun_us: u64, // the last one by this process
     reads: BTreeMap<Ticket, Read>,
     encoder: Encoder,
 }
 
 impl Snapshots {
-    /// With those found at start, ascending, and those of them that cannot be read. Of `segment_bytes` each is a segment; nodes with other `number`s do not all
+    /// With those found at start, ascending, those of them that cannot be read, and the items in the newest. Of `segment_bytes` each is a segment; nodes with other `number`s do not all
     /// make theirs at the same moment.
-    pub fn new((kept, bad): (Vec<Kept>, Vec<LogIndex>), segment_bytes: u32, number: u64, log_before: u64) -> Snapshots {
+    pub fn new(
+        (kept, bad, items): (Vec<Kept>, Vec<LogIndex>, u64),
+        segment_bytes: u32,
+        number: u64,
+        log_before: u64,
+    ) -> Snapshots {
         let half = u64::from(segment_bytes) / 2;
         Snapshots {
             kept,
-            items: 0,
+            items,
             bad,
             is_one_missing: false,
             making: None,
@@ -87,6 +93,7 @@ impl Snapshots {
             log_before,
             log_at: 0,
             again_us: 0,
+            begun_us: 0,
             reads: BTreeMap::new(),
             encoder: Encoder::new(),
         }
@@ -111,7 +118,8 @@ impl Snapshots {
     /// Time passes: begins one if it is due, and goes on with the one that is being made.
     pub fn on_tick(&mut self, cx: &mut Context<'_>, state: &mut State, manager: &RaftManager) {
         self.budget = SNAPSHOT_TICK_BYTES;
-        if self.making.is_none() && cx.now.mono_us >= self.again_us && self.is_due(state, manager) {
+        if self.making.is_none() && cx.now.mono_us >= self.again_us && self.is_due(cx.now.mono_us, state, manager) {
+            self.begun_us = cx.now.mono_us;
             self.begin(state, manager);
         }
         self.go_on(cx, state);
@@ -119,16 +127,22 @@ impl Snapshots {
 
     /// A snapshot costs its own size; the log behind the last one is to be at least as large. Most of it is one item for each
     /// undelivered image: when they were received, the next one is small, and so is to be the log that is kept.
-    fn is_due(&self, state: &State, manager: &RaftManager) -> bool {
+    fn is_due(&self, now_us: u64, state: &State, manager: &RaftManager) -> bool {
         let newest = self.newest();
         let (index, bytes) = newest.map_or((LogIndex(0), 0), |kept| (kept.mark.index, kept.bytes));
-        let shrunk = bytes.saturating_mul(items_of(state)).checked_div(self.items).unwrap_or(bytes);
+        let items = items_of(state);
+        let shrunk = bytes.saturating_mul(items).checked_div(self.items).unwrap_or(bytes);
         let worth = self.log_bytes.max(bytes.min(shrunk));
         let behind = self.log_before + manager.log_bytes_written() - self.log_at;
+        let log_bytes = manager.log_stats().entry_bytes;
+        let is_soon = now_us < self.begun_us + SNAPSHOT_AGAIN_US;
         let is_rotten = manager.rotten_upto().is_some_and(|upto| index < upto && upto <= state.applied());
         state.cluster() != ClusterId::UNKNOWN
             && state.applied() > index
-            && (is_rotten || self.is_one_missing || is_log_worth_one(behind, manager.log_stats().entry_bytes, worth))
+            && (is_rotten
+                || self.is_one_missing
+                || is_log_worth_one(behind, log_bytes, worth)
+                || (!is_soon && is_log_out_of_proportion(log_bytes, worth, (self.items, items))))
     }
 
     /// What went bad of the log on disk is not missed once a snapshot stands for it: the log is forgotten up to that.
@@ -326,6 +340,12 @@ fn is_log_worth_one(behind: u64, kept: u64, worth: u64) -> bool {
     behind >= worth || (behind >= worth / 2 && kept >= 2 * worth)
 }
 
+/// Whether more log is kept than such a state is worth, since it shrank to less than half of what it was: to acknowledge images
+/// takes little log, so that what it took to accept them would stay for long. Ends by itself: the next one has as many as there are.
+fn is_log_out_of_proportion(kept: u64, worth: u64, (before, now): (u64, u64)) -> bool {
+    now.saturating_mul(2) < before && kept >= 2 * worth
+}
+
 /// How many items a snapshot of this state would have, but for those of finished images.
 pub(super) fn items_of(state: &State) -> u64 {
     let (clients, sessions, undelivered) = state.counts();
@@ -351,5 +371,14 @@ mod tests {
         assert!(is_log_worth_one(4 * worth, 4 * worth, worth));
         assert!(!is_log_worth_one(0, 4 * worth, worth) && !is_log_worth_one(worth / 2 - 1, 4 * worth, worth));
         assert!(is_log_worth_one(worth / 2, 4 * worth, worth) && !is_log_worth_one(worth / 2, worth, worth));
+    }
+
+    #[test]
+    fn log_of_images_that_were_received_does_not_stay_because_little_comes_behind_it() {
+        let worth = 1 << 20;
+        assert!(is_log_out_of_proportion(2 * worth, worth, (1_000_000, 499_999)));
+        assert!(!is_log_out_of_proportion(2 * worth - 1, worth, (1_000_000, 1)), "it is small");
+        assert!(!is_log_out_of_proportion(9 * worth, worth, (1_000_000, 500_000)), "the next one would be as large");
+        assert!(!is_log_out_of_proportion(9 * worth, worth, (1, 1)), "nothing shrank");
     }
 }
