@@ -8,7 +8,7 @@ use proto::error::Refusal;
 use proto::ids::{
     Address, CoreId, Fingerprint, ImageId, Incarnation, LogIndex, NodeId, RequestId, RingEpoch, Sequence, SessionId,
 };
-use proto::peer::{PeerMessage, Upload};
+use proto::peer::{LeaderAnswer, LeaderRequest, PeerMessage, Upload};
 use proto::ring::{Member, Ring, core_of};
 
 use crate::io::{Body, BufId, CoreNote, DiskError, Effect, Input, Now, Room, Ticket, View};
@@ -23,12 +23,14 @@ pub(super) const INGEST: Address = Address { node: NodeId(1), core: CoreId(0) };
 const IMAGE: ImageId = ImageId { session: SessionId(7), sequence: Sequence(1) };
 const SUMS: (u32, u64) = (5, 6);
 const LENGTH: u32 = 1000;
+const INDEX: LogIndex = LogIndex(5);
 const FINGERPRINT: Fingerprint = Fingerprint { length: LENGTH as u64, checksum: SUMS.1 };
 
 pub(super) struct World {
     shard: Shard,
     now: Now,
     receiver: String,
+    notices: Vec<RequestId>,
 }
 
 /// The core of another node.
@@ -47,7 +49,7 @@ impl World {
         let is_ours =
             |name: &String| ring.home(name).is_some_and(|home| home.node == ME.node) && core_of(name, 2) == ME.core;
         let receiver = (0..).map(|number| format!("gallery-{number}")).find(is_ours).unwrap();
-        let mut world = World { shard, now, receiver };
+        let mut world = World { shard, now, receiver, notices: Vec::new() };
         world.see(&[1, 2, 3]);
         world
     }
@@ -77,6 +79,12 @@ impl World {
                     Effect::ChunkWrite { ticket, .. } => inputs.push(Input::ChunkWritten { ticket }),
                     Effect::StoreCommit { ticket, .. } => inputs.push(Input::StoreCommitted { ticket }),
                     Effect::ChunkRead { ticket, .. } => reads.push(ticket),
+                    Effect::Send { message: PeerMessage::Request { request, body, .. }, .. } => {
+                        if matches!(body, LeaderRequest::Notice(_)) {
+                            self.notices.push(request);
+                        }
+                        continue;
+                    }
                     _ => continue,
                 }
                 inputs.push(Input::Turn);
@@ -111,16 +119,46 @@ impl World {
         self.peer(from, PeerMessage::UploadRefused { image: IMAGE, checksum: SUMS.1, refusal, text }, None);
     }
 
+    /// Uploads that are not ended.
+    pub(super) fn uploads(&self) -> u64 {
+        self.shard.load().home_uploads
+    }
+
     /// Image bytes that are not given back.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.shard.load().image_bytes
     }
 
+    /// The record that names this core as holder is applied.
+    pub(super) fn claim(&mut self) {
+        let receivers = vec![Arc::from(self.receiver.as_str())];
+        let claim = CoreNote::Claim { image: IMAGE, index: INDEX, fingerprint: FINGERPRINT, receivers };
+        self.step(Input::Core { from: CoreId(0), note: claim });
+    }
+
+    /// All receivers of the record acknowledged.
+    pub(super) fn free(&mut self) {
+        self.step(Input::Core { from: CoreId(0), note: CoreNote::Free { image: IMAGE, index: INDEX } });
+    }
+
+    /// The notices since this was asked last.
+    pub(super) fn take_notices(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The leader's word on a notice.
+    pub(super) fn answer(&mut self, request: RequestId, body: LeaderAnswer) {
+        self.peer(INGEST, PeerMessage::Answer { request, body }, None);
+    }
+
+    /// Time passes, and no read is answered.
+    pub(super) fn pass(&mut self, us: u64) {
+        self.fail_reads(Vec::new(), us, DiskError::Refused);
+    }
+
     /// The record that names this core as holder is applied. Whether another home that fetches the bytes then gets them.
     pub(super) fn is_held_for_its_record(&mut self) -> bool {
-        let receivers = vec![Arc::from(self.receiver.as_str())];
-        let claim = CoreNote::Claim { image: IMAGE, index: LogIndex(5), fingerprint: FINGERPRINT, receivers };
-        self.step(Input::Core { from: CoreId(0), note: claim });
+        self.claim();
         let fetch = PeerMessage::Fetch { request: RequestId(3), image: IMAGE, offset: 0 };
         !self.peer(core_of_node(3), fetch, None).is_empty()
     }

@@ -203,7 +203,8 @@ impl Uploading {
         }
     }
 
-    /// Tells the leader once enough holders have all bytes; a lone holder tells it when nobody else seems to.
+    /// Tells the leader once enough holders have all bytes; a lone holder tells it when nobody else seems to, or when the records
+    /// of all receivers are known: then no further copy is needed, and the leader's word ends the upload.
     pub(super) fn try_notice(&mut self, cx: &mut Context<'_>) {
         if self.complete_us.is_none() || self.notice != NoticeState::Idle || !cx.requests.has_room() {
             return;
@@ -217,7 +218,8 @@ impl Uploading {
         );
         let spared = usize::from(cx.mutant.is(Mutant::CopyTooFew));
         let enough = holders.len() + spared >= usize::from(cx.view.copies);
-        if !(self.is_orphan || enough && self.is_home) {
+        let is_known = self.unready.is_empty();
+        if !(self.is_orphan || self.is_home && (enough || is_known)) {
             return;
         }
         (self.notice, self.is_told) = (NoticeState::Asked, true);
@@ -305,5 +307,30 @@ pub(super) fn report_to(cx: &mut Context<'_>, image: ImageId, upload: &Uploading
         let (checksum, receivers) = (upload.spec.fingerprint.checksum, source.receivers);
         let message = PeerMessage::UploadProgress { image, durable_end, incarnation, checksum, receivers };
         cx.send(source.address, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::error::Refusal;
+    use proto::peer::LeaderAnswer;
+
+    use super::super::test_world::home;
+    use crate::limits::RESEND_US;
+
+    /// Found by the simulator, seed 3300289: the bytes had rotted meanwhile, so that no further holder could have them.
+    #[test]
+    fn home_of_an_upload_whose_records_are_all_known_asks_the_leader_without_a_further_holder() {
+        let (mut world, _) = home();
+        world.pass(3 * RESEND_US);
+        assert_eq!(world.take_notices(), [], "too few have the bytes");
+        world.claim();
+        world.free();
+        world.pass(3 * RESEND_US);
+        let notices = world.take_notices();
+        assert!(!notices.is_empty() && world.uploads() == 1, "{notices:?}");
+        let (refusal, text) = (Refusal::AlreadyFinished, "for the test".to_owned());
+        world.answer(notices[0], LeaderAnswer::Refused { refusal, text });
+        assert_eq!(world.uploads(), 0);
     }
 }
