@@ -161,6 +161,9 @@ impl Checks {
         if known.len() == count {
             return; // Proposed twice: it changes nothing.
         }
+        let nodes: BTreeSet<NodeId> = ready.holders.iter().map(|holder| holder.address.node).collect();
+        let copies = self.voters.div_ceil(2);
+        assert!(nodes.len() as u64 >= copies, "{index} names fewer than {copies} holders: {:?}", ready.holders);
         let addresses = ready.holders.iter().map(|holder| holder.address).collect();
         self.holders.insert(index, (image, fingerprint, addresses));
         for holder in &ready.holders {

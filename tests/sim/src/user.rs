@@ -258,7 +258,8 @@ impl SenderUser {
                 Action::Event(SenderEvent::Accepted { key, holders, .. }) => {
                     let nodes: BTreeSet<NodeId> = holders.iter().map(|holder| holder.address.node).collect();
                     let copies = world.nodes().len().div_ceil(2);
-                    // None left: all was acknowledged. A retry may hear of a record that lost copies since with a whole disk.
+                    // None left: all was acknowledged. A retry may hear of a record that lost copies since with a whole disk; that
+                    // each record names enough when it is committed is checked there.
                     let has_lost_copies = world.checks.lost > 0 || world.rejoined > 0;
                     let is_enough = nodes.is_empty() || nodes.len() >= copies || has_lost_copies;
                     assert!(is_enough, "accepted with fewer than {copies} copies: {holders:?}");
